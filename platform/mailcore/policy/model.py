@@ -1,0 +1,270 @@
+"""The policy snapshot: operators' rows, compiled to immutable values.
+
+Gives    PolicySnapshot and the parts it is made of
+Follows  design.md section 6; reference/mta-model.md §§2-8 for names and meaning
+
+A snapshot holds no secret (keys go by reference) and nothing that grows with recipients.
+Ids are the integer keys of the rows they were compiled from. Durations are float seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from mailcore.outcome import BounceClass, BounceType
+
+SCHEMA_VERSION = 1
+
+
+class RetryMode(Enum):
+    """From where a deferred message is tried again (reference §7.1)."""
+
+    SAME_IP = "same_ip"
+    OTHER_IP_SAME_NODE = "other_ip_same_node"
+    OTHER_IP_ANY_NODE = "other_ip_any_node"
+
+
+class RetryType(Enum):
+    """How the delay grows (reference §7.1)."""
+
+    FIXED = "fixed"
+    GEOMETRIC = "geometric"
+    RANDOM = "random"
+
+
+class HeloMode(Enum):
+    """The name a session greets with (reference §6)."""
+
+    PTR = "ptr"
+    FROM_DOMAIN = "from_domain"
+    IP = "ip"
+    FIXED = "fixed"
+
+
+class DomainType(Enum):
+    """Which domain a sender presents itself as (reference §3.1)."""
+
+    FROM_HEADER = "from_header"
+    PTR = "ptr"
+    FIXED = "fixed"
+
+
+class TlsMode(Enum):
+    """How a path uses TLS; `dane` and `mta_sts` are asked of DNS, not set here."""
+
+    NONE = "none"
+    OPPORTUNISTIC = "opportunistic"
+    REQUIRED = "required"
+
+
+class RuleAction(Enum):
+    """What a default rule does with a bounce of its kind (reference §7.4)."""
+
+    RETRY = "retry"
+    STOP = "stop"
+
+
+class UnknownAction(Enum):
+    """What becomes of a message whose final reply was lost."""
+
+    RETRY_LATE = "retry_late"
+    HOLD = "hold"
+    GIVE_UP = "give_up"
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """Speed profile. Zero connections, messages or attempts means no limit of that kind.
+
+    Messages per interval = connections × messages per connection × connection attempts.
+    """
+
+    id: int
+    name: str
+    connections: int
+    messages_per_connection: int
+    connection_attempts: int
+    interval_s: float
+    helo: HeloMode = HeloMode.PTR
+    tls: TlsMode = TlsMode.OPPORTUNISTIC
+    drop: bool = False
+
+    @property
+    def messages_per_interval(self) -> int:
+        """The rate of one source to one site per `interval_s`; 0 is unlimited."""
+        return self.connections * self.messages_per_connection * self.connection_attempts
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRule:
+    """When a deferred message is tried again, and from where."""
+
+    id: int
+    name: str
+    mode: RetryMode
+    retries: int
+    interval_s: float
+    type: RetryType
+    exponent: float = 2.0
+    random_modifier: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultRule:
+    """A delivery scenario: what is done with each kind of bounce (`isp_id` 0 = all)."""
+
+    id: int
+    name: str
+    isp_id: int
+    priority: int
+    retry_rule_id: int
+    soft_action: RuleAction = RuleAction.RETRY
+    hard_action: RuleAction = RuleAction.STOP
+    bounce_action: RuleAction = RuleAction.STOP
+    unknown_action: UnknownAction = UnknownAction.RETRY_LATE
+    unknown_after_s: float = 14400.0
+
+
+@dataclass(frozen=True, slots=True)
+class BouncePattern:
+    """A regular expression over a reply, case-insensitive (`isp_id` 0 = all ISPs)."""
+
+    id: int
+    name: str
+    isp_id: int
+    type: BounceType
+    bounce_class: BounceClass
+    pattern: str
+    message: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Isp:
+    """A mailbox provider. `mx_suffixes` roll whole MX hosts' sites into one site of the ISP."""
+
+    id: int
+    name: str
+    domains: tuple[str, ...]
+    mx_suffixes: tuple[str, ...] = ()
+    strategy_id: int = 0
+    retry_rule_id: int = 0
+    is_one_site: bool = False
+    add_headers: tuple[tuple[str, str], ...] = ()
+    delete_headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One sending identity: an address on a node, and the name it greets with."""
+
+    id: int
+    node: str
+    address: str
+    ehlo_name: str
+    is_active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMember:
+    """A source in a pool with its weight; `strategy_id` 0 = as the ISP or sender says."""
+
+    source_id: int
+    weight: int
+    strategy_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A weighted set of sources."""
+
+    id: int
+    name: str
+    members: tuple[PoolMember, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DkimKey:
+    """A reference to a signing key: the secret itself lies in the vault under `secret_ref`."""
+
+    id: int
+    domain: str
+    selector: str
+    algorithm: str
+    secret_ref: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A host of the fleet and its send-module settings (reference §2.2), seconds."""
+
+    id: int
+    name: str
+    dns_timeout_s: float = 5.0
+    dns_cache_max_s: float = 3600.0
+    connect_timeout_s: float = 30.0
+    spool_retention_s: float = 0.0
+    fbl_header: str = "X-Postfleet-Token"
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A delivery configuration."""
+
+    id: int
+    name: str
+    account_ids: tuple[int, ...]
+    pool_id: int
+    strategy_id: int
+    default_rule_id: int
+    domain_type: DomainType = DomainType.FROM_HEADER
+    fixed_domain: str = ""
+    return_path_domain: str = ""
+    isp_strategies: tuple[tuple[int, int], ...] = ()
+    tls: TlsMode = TlsMode.OPPORTUNISTIC
+
+
+@dataclass(frozen=True, slots=True)
+class SendingDomain:
+    """A From domain, who may use it, and the keys that sign for it."""
+
+    id: int
+    domain: str
+    account_ids: tuple[int, ...]
+    return_path_domain: str
+    dkim_key_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A company that sends. `lifetime_s` is how long a message may be tried."""
+
+    id: int
+    name: str
+    is_active: bool
+    default_sender_id: int
+    lifetime_s: float
+    max_message_bytes: int
+    max_recipients: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySnapshot:
+    """All that decides how mail is sent, under one number."""
+
+    revision: int
+    accounts: Mapping[int, Account] = field(default_factory=dict)
+    senders: Mapping[int, Sender] = field(default_factory=dict)
+    sending_domains: Mapping[str, SendingDomain] = field(default_factory=dict)
+    pools: Mapping[int, Pool] = field(default_factory=dict)
+    sources: Mapping[int, Source] = field(default_factory=dict)
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    isps: Mapping[int, Isp] = field(default_factory=dict)
+    strategies: Mapping[int, Strategy] = field(default_factory=dict)
+    retry_rules: Mapping[int, RetryRule] = field(default_factory=dict)
+    default_rules: Mapping[int, DefaultRule] = field(default_factory=dict)
+    bounce_patterns: tuple[BouncePattern, ...] = ()
+    dkim_keys: Mapping[int, DkimKey] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION

@@ -1,0 +1,547 @@
+"""What the engines ask of the world, and what they may be told instead.
+
+Gives    Protocols for policy, clock, ledger, outbox, spool, journal, resolver, connector, shaper,
+         bells, vault and statistics; the values that cross them; the errors they may raise
+Raises   (adapters) TransportError and its kinds for a line to a mail server; StoreUnavailable for
+         one of our own stores. Nothing else crosses a port.
+Follows  style.md section 4; design.md sections 2-4
+
+Ports of the delivery path are async: their adapters block on threads of their own, never on the
+loop. Ports of event and upkeep work are plain, because their tasks run on Celery's threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Protocol
+from uuid import UUID
+
+from mailcore.bells import ApplyBell, DrainBell, Path, RouteBell, UpkeepBell
+from mailcore.envelope import ContentRef, QueuedRow
+from mailcore.errors import PostfleetError
+from mailcore.outcome import MailClass, Outcome, RowState, Scope, SessionInfo, TlsNeed, WaitReason
+from mailcore.policy.model import PolicySnapshot, TlsMode
+from mailcore.reply import SmtpReply
+
+# ── errors ────────────────────────────────────────────────────────────────────────────────────
+
+
+class StoreUnavailable(PostfleetError):
+    """One of our own stores (`store` names it) cannot be used now; trying later may help."""
+
+    def __init__(self, store: str, reason: str) -> None:
+        super().__init__(f"{store}: {reason}")
+        self.store = store
+        self.reason = reason
+
+
+class TransportError(PostfleetError):
+    """The line to a mail server failed before it gave its verdict.
+
+    `scope` says who has to wait, `stage` where it happened, `after_dot` whether the whole content
+    had been sent. Subclasses name the kind.
+    """
+
+    def __init__(
+        self, reply: SmtpReply, *, scope: Scope, stage: str, after_dot: bool = False
+    ) -> None:
+        super().__init__(f"{stage}: {reply}")
+        self.reply = reply
+        self.scope = scope
+        self.stage = stage
+        self.after_dot = after_dot
+
+
+class ConnectFailed(TransportError):
+    """No connection, or no session: refused, unreachable, a 4yz/5yz greeting or EHLO."""
+
+
+class TimedOut(TransportError):
+    """A deadline passed."""
+
+
+class TlsFailed(TransportError):
+    """STARTTLS was refused or the handshake failed."""
+
+
+class Disconnected(TransportError):
+    """The peer closed or reset the connection, or spoke no SMTP."""
+
+
+class Withheld(TransportError):
+    """We stopped before the final dot, because our claim may no longer be ours."""
+
+
+# ── policy and time ───────────────────────────────────────────────────────────────────────────
+
+
+class PolicySource(Protocol):
+    """The snapshot in force in this process."""
+
+    def current(self) -> PolicySnapshot:
+        """Return it; it never changes while held."""
+        ...
+
+
+class Clock(Protocol):
+    """Time as the ledger sees it, and time that only goes forward."""
+
+    def now(self) -> datetime:
+        """Return aware UTC, corrected to the database's clock."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never jump."""
+        ...
+
+
+# ── the ledger ────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class DueLane:
+    """A lane that has rows due now. `has_retries` tells deferred bulk from new."""
+
+    id: int
+    sender_id: int
+    account_id: int
+    campaign_id: int
+    mail_class: MailClass
+    site: str
+    tls_need: TlsNeed
+    isp_id: int
+    waiting: int
+    has_retries: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LaneClaim:
+    """How many rows to take from a lane, from which due time on (None: from the first)."""
+
+    lane_id: int
+    budget: int
+    low: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """A row that ends: delivered, bounced, expired, stopped, purged. Never fenced."""
+
+    row_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """A leased row that waits again, if the claim is still ours.
+
+    `delay_s` is added to the database's time. `counts_attempt` is False for what was given back
+    without a server's word.
+    """
+
+    row_id: int
+    claim_no: int
+    delay_s: float
+    reason: WaitReason
+    reply: str = ""
+    pinned_source_id: int | None = None
+    counts_attempt: bool = True
+    state: RowState = RowState.WAITING
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """One transaction: rows that end, rows that wait, and the outbox body that tells it."""
+
+    finish: Sequence[Finish]
+    defer: Sequence[Defer]
+    events: bytes
+    event_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class DomainRoute:
+    """What routing found out about one recipient domain."""
+
+    domain: str
+    site: str
+    isp_id: int
+    ttl_s: float
+
+
+class Ledger(Protocol):
+    """The queue in SQL, as the delivery processes use it."""
+
+    async def register(self, *, node: str, process: str, journal: str) -> int:
+        """Open an incarnation of this process and return its number."""
+        ...
+
+    async def heartbeat(self, incarnation: int) -> bool:
+        """Renew the lease; False if it was declared dead meanwhile."""
+        ...
+
+    async def retire(self, incarnation: int) -> None:
+        """Close the incarnation; it must hold no rows."""
+        ...
+
+    async def try_lead(self, role: str) -> bool:
+        """Take or keep a session lock that one process of the fleet may hold at a time."""
+        ...
+
+    async def due_lanes(self, *, limit: int) -> Sequence[DueLane]:
+        """Return routed lanes with rows due, those due longest first."""
+        ...
+
+    async def lanes_of_sites(
+        self, sites: Sequence[str], *, mail_class: MailClass, sender_ids: Sequence[int]
+    ) -> Sequence[DueLane]:
+        """Return lanes of these sites, class and senders with rows due."""
+        ...
+
+    async def claim(
+        self, requests: Sequence[LaneClaim], *, incarnation: int
+    ) -> Sequence[QueuedRow]:
+        """Lease up to each lane's budget of due rows and raise their claim number."""
+        ...
+
+    async def settle(self, settlement: Settlement) -> int:
+        """Apply in one transaction; return how many rows changed."""
+        ...
+
+    async def rows_by_id(self, row_ids: Sequence[int]) -> Sequence[QueuedRow]:
+        """Return those of these rows that still exist."""
+        ...
+
+    async def unrouted_domains(self, *, limit: int) -> Sequence[str]:
+        """Return recipient domains that wait for routing and are due, oldest first."""
+        ...
+
+    async def apply_routes(self, routes: Sequence[DomainRoute]) -> int:
+        """Move the rows of these domains into lanes of their sites; remember the routes."""
+        ...
+
+    async def postpone_domains(
+        self, domains: Sequence[str], *, delay_s: float, reply: SmtpReply
+    ) -> int:
+        """Let unrouted rows of these domains wait, with the reason DNS gave."""
+        ...
+
+    async def unrouted_rows(self, domain: str, *, limit: int) -> Sequence[QueuedRow]:
+        """Return unrouted rows of a domain (to finish them when it takes no mail)."""
+        ...
+
+
+# ── content and outcomes on disk ──────────────────────────────────────────────────────────────
+
+
+class SpoolReader(Protocol):
+    """Content, as deliveries read it."""
+
+    async def read_many(self, refs: Sequence[ContentRef]) -> Sequence[bytes | None]:
+        """Return the bytes of each, None for what is missing or damaged."""
+        ...
+
+
+class SpoolWriter(Protocol):
+    """Content, as intake writes it."""
+
+    def append(self, contents: Sequence[bytes]) -> Sequence[ContentRef]:
+        """Store each; return when all are durable. Raises StoreUnavailable."""
+        ...
+
+
+class Journal(Protocol):
+    """Outcomes on this node's disk until they are settled. Appends never block."""
+
+    def dot(self, row_id: int, claim_no: int) -> None:
+        """Note that the final dot of this row's transaction is about to be sent."""
+        ...
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Note an outcome in the turn that read its reply."""
+        ...
+
+    def forget(self, claims: Sequence[tuple[int, int]]) -> None:
+        """Drop what has been settled: (row id, claim number) pairs."""
+        ...
+
+
+# ── the wire ──────────────────────────────────────────────────────────────────────────────────
+
+
+class DnsStatus(Enum):
+    """What DNS said; `TEMPORARY` is SERVFAIL, REFUSED or no answer in time."""
+
+    OK = "ok"
+    NO_DOMAIN = "no_domain"
+    NO_DATA = "no_data"
+    NULL_MX = "null_mx"
+    TEMPORARY = "temporary"
+
+
+@dataclass(frozen=True, slots=True)
+class MxHost:
+    """One exchanger: its preference and its name in A-labels."""
+
+    preference: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MxAnswer:
+    """Where a domain's mail goes. An implicit MX (RFC 5321 §5.1) is one host of preference 0."""
+
+    status: DnsStatus
+    hosts: tuple[MxHost, ...] = ()
+    ttl_s: float = 60.0
+    is_implicit: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressAnswer:
+    """The addresses of a host, IPv6 and IPv4."""
+
+    status: DnsStatus
+    addresses: tuple[str, ...] = ()
+    ttl_s: float = 60.0
+    detail: str = ""
+
+
+class Resolver(Protocol):
+    """DNS with a TTL cache and a deadline on every question."""
+
+    async def mx(self, domain: str) -> MxAnswer:
+        """Return the exchangers of a mail domain."""
+        ...
+
+    async def addresses(self, host: str) -> AddressAnswer:
+        """Return the addresses of a host."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where and as whom to open a session."""
+
+    host: str
+    address: str
+    port: int
+    source_address: str
+    ehlo_name: str
+    tls: TlsMode
+
+
+@dataclass(frozen=True, slots=True)
+class WireMessage:
+    """What one transaction carries. `content` is CRLF bytes, not yet dot-stuffed."""
+
+    reverse_path: str
+    forward_paths: tuple[str, ...]
+    content: bytes
+    needs_8bit: bool = False
+    needs_smtputf8: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientReply:
+    """The reply that decided over one forward-path, and the step it answered."""
+
+    reply: SmtpReply
+    stage: str
+    scope: Scope
+
+
+class WireTransaction(Protocol):
+    """One transaction under way on a connection."""
+
+    @property
+    def content_sent(self) -> Awaitable[None]:
+        """Done when the dot is written or will never be: the next transaction may begin."""
+        ...
+
+    @property
+    def replies(self) -> Awaitable[tuple[RecipientReply, ...]]:
+        """One reply per forward-path, in order; or a TransportError."""
+        ...
+
+    @property
+    def dialogue_ms(self) -> int:
+        """Time from MAIL to the last reply."""
+        ...
+
+
+class Connection(Protocol):
+    """One SMTP session. It is used by one task; transactions may be chained."""
+
+    @property
+    def session(self) -> SessionInfo:
+        """What the session is like."""
+        ...
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another transaction may begin."""
+        ...
+
+    def begin(self, message: WireMessage, *, before_dot: Callable[[], bool]) -> WireTransaction:
+        """Start a transaction; the previous one's content must have been sent.
+
+        `before_dot` is called in the turn that writes the final dot; if it returns False the
+        dot is not sent, the connection is dropped and the replies raise Withheld.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Say QUIT, wait a little, close."""
+        ...
+
+
+class Connector(Protocol):
+    """Opens sessions: connect, greeting, EHLO, STARTTLS."""
+
+    async def connect(self, endpoint: Endpoint) -> Connection:
+        """Return a session ready for MAIL, or raise TransportError."""
+        ...
+
+
+# ── limits and bells ──────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`count` messages per `interval_s` on a path; 0 is unlimited."""
+
+    count: int
+    interval_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A schedule: `count` messages, the first after `first_s`, then one each `interval_s`.
+
+    `count` 0 means nothing now; ask again after `first_s`.
+    """
+
+    count: int
+    first_s: float = 0.0
+    interval_s: float = 0.0
+
+
+class Shaper(Protocol):
+    """Slots, pacing and bell counters, shared by the fleet. Raises StoreUnavailable."""
+
+    async def open_slots(self, path: Path, *, wanted: int, limit: int) -> Sequence[str]:
+        """Take up to `wanted` connection slots of a path that has `limit` (0: unlimited)."""
+        ...
+
+    async def renew_slots(self, slots: Sequence[tuple[Path, str]]) -> None:
+        """Keep slots that are held; re-registers them if the store was emptied."""
+        ...
+
+    async def close_slots(self, slots: Sequence[tuple[Path, str]]) -> None:
+        """Give slots back."""
+        ...
+
+    async def grant(self, path: Path, *, want: int, rate: Rate) -> Grant:
+        """Take allowance for up to `want` messages, as a schedule 1 % under the rate."""
+        ...
+
+    async def return_grant(self, path: Path, *, unused: int, rate: Rate) -> None:
+        """Give allowance back that was not used."""
+        ...
+
+    async def take_bells(self, paths: Sequence[tuple[Path, int]]) -> Sequence[Path]:
+        """Return those paths with fewer outstanding bells than wanted, and count one more."""
+        ...
+
+    async def drop_bells(self, paths: Sequence[Path]) -> None:
+        """A drain of these paths is about to make its last claim."""
+        ...
+
+
+class Bells(Protocol):
+    """Rings: publishes and waits for the broker's confirm. Raises StoreUnavailable."""
+
+    async def drain(self, bell: DrainBell) -> None:
+        """Ring for paths of a node."""
+        ...
+
+    async def route(self, bell: RouteBell) -> None:
+        """Ring for unrouted lanes."""
+        ...
+
+    async def apply(self, bell: ApplyBell) -> None:
+        """Ring for a consumer of the outbox."""
+        ...
+
+    async def upkeep(self, task: str, bell: UpkeepBell) -> None:
+        """Ring for a chore."""
+        ...
+
+
+class Vault(Protocol):
+    """The workers' only way to a secret. Never log or return what it gives."""
+
+    async def open(self, secret_ref: str) -> bytes:
+        """Return the secret in clear. Raises StoreUnavailable, or LookupError when gone."""
+        ...
+
+
+# ── events ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxCursor:
+    """How far a consumer has read: (transaction, row). Transactions commit out of order, so a
+    row alone is no cursor."""
+
+    xid: int
+    row_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxBatch:
+    """One outbox row: the events of one accept or settle."""
+
+    cursor: OutboxCursor
+    event_count: int
+    body: bytes
+
+
+class Outbox(Protocol):
+    """Events until every consumer has them. Plain, for tasks. Raises StoreUnavailable."""
+
+    def lead(self, consumer: str) -> bool:
+        """Take the consumer's lock on this session; False if another process applies."""
+        ...
+
+    def release(self, consumer: str) -> None:
+        """Give the lock back."""
+        ...
+
+    def read(self, consumer: str, *, limit: int) -> Sequence[OutboxBatch]:
+        """Return batches after the consumer's cursor whose order is settled."""
+        ...
+
+    def advance(self, consumer: str, cursor: OutboxCursor) -> None:
+        """Move the cursor."""
+        ...
+
+
+class Statistics(Protocol):
+    """The events for good, and what is computed from them. Raises StoreUnavailable."""
+
+    def insert(self, bodies: Sequence[bytes]) -> int:
+        """Store the events of outbox bodies; a repeat changes no count. Return how many."""
+        ...
+
+    def recompute(self, minutes: Sequence[int]) -> None:
+        """Compute the roll-ups of these minutes (Unix time // 60) again from the events."""
+        ...
+
+    def trace(self, message_id: UUID) -> Sequence[dict[str, object]]:
+        """Return the distinct events of a message, oldest first, as rows of `events.Event`."""
+        ...

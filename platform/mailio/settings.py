@@ -1,0 +1,138 @@
+"""The process environment, read once into frozen settings.
+
+Gives    Settings, load
+Takes    an environment mapping (os.environ at the composition root)
+Raises   SettingsError naming the variable and what is wrong with it
+
+Policy (what operators decide) is not here: it comes in snapshots.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+from mailcore.errors import PostfleetError
+
+T = TypeVar("T")
+
+
+class SettingsError(PostfleetError, ValueError):
+    """An environment variable that is missing or wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a process is told by its environment. URLs may hold passwords: never log them."""
+
+    mode: str
+    node: str
+    var_dir: Path
+    database_url: str
+    broker_url: str
+    redis_url: str
+    clickhouse_url: str
+    spool_url: str
+    secret_keys: Mapping[int, bytes]
+    smtp_port: int
+    resolver: tuple[str, int] | None
+    connections_per_process: int
+    log_level: str
+
+    @property
+    def is_lab(self) -> bool:
+        """Whether nothing may leave loopback."""
+        return self.mode == "lab"
+
+    @property
+    def spool_dir(self) -> Path:
+        """The directory of a file spool; SettingsError for any other kind."""
+        parts = urlsplit(self.spool_url)
+        if parts.scheme != "file":
+            raise SettingsError(f"SPOOL_URL: {parts.scheme}:// has no directory")
+        return Path(unquote(parts.path))
+
+    @property
+    def journal_dir(self) -> Path:
+        """Where this node's processes keep their journals."""
+        return self.var_dir / "journal"
+
+
+def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name, "")
+    if not text:
+        return default
+    try:
+        return int(text)
+    except ValueError as exc:
+        raise SettingsError(f"{name}: {text!r} is not a whole number") from exc
+
+
+def _required(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(name, "")
+    if not value:
+        raise SettingsError(f"{name} is not set")
+    return value
+
+
+def parse_key_ring(text: str) -> dict[int, bytes]:
+    """Read `"1:base64,2:base64"` into key id -> 32 bytes; the highest id encrypts and signs."""
+    ring: dict[int, bytes] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        number, colon, secret = item.partition(":")
+        try:
+            key_id, key = int(number), base64.b64decode(secret, validate=True)
+        except (ValueError, binascii.Error) as exc:
+            raise SettingsError("SECRET_KEYS: an entry is not `number:base64`") from exc
+        if not colon or not 0 <= key_id <= 31:
+            raise SettingsError("SECRET_KEYS: key numbers go from 0 to 31")
+        if len(key) != 32:
+            raise SettingsError(f"SECRET_KEYS: key {key_id} is not 32 bytes")
+        ring[key_id] = key
+    if not ring:
+        raise SettingsError("SECRET_KEYS holds no key")
+    return ring
+
+
+def _resolver(text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    host, _, port = text.rpartition(":") if text.count(":") == 1 else (text, "", "53")
+    try:
+        return host, int(port or "53")
+    except ValueError as exc:
+        raise SettingsError(f"DNS_RESOLVER: {text!r} is not address:port") from exc
+
+
+def _checked(name: str, value: T, test: Callable[[T], bool], reason: str) -> T:
+    if not test(value):
+        raise SettingsError(f"{name}: {reason}")
+    return value
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of this process, or raise SettingsError."""
+    env = os.environ if environ is None else environ
+    mode = _checked("MODE", env.get("MODE", "lab"), ("lab", "live").__contains__, "lab or live")
+    return Settings(
+        mode=mode,
+        node=env.get("NODE", "") or socket.gethostname().split(".")[0].lower(),
+        var_dir=Path(env.get("VAR_DIR", "var")).absolute(),
+        database_url=_required(env, "DATABASE_URL"),
+        broker_url=_required(env, "BROKER_URL"),
+        redis_url=_required(env, "REDIS_URL"),
+        clickhouse_url=_required(env, "CLICKHOUSE_URL"),
+        spool_url=_required(env, "SPOOL_URL"),
+        secret_keys=parse_key_ring(_required(env, "SECRET_KEYS")),
+        smtp_port=_number(env, "SMTP_PORT", 25),
+        resolver=_resolver(env.get("DNS_RESOLVER", "")),
+        connections_per_process=_number(env, "CONNECTIONS_PER_PROCESS", 500),
+        log_level=env.get("LOG_LEVEL", "INFO"),
+    )
