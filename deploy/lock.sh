@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# make lock: the pins for the oldest Python we support. Pass --upgrade to move every pin.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+compile() {
+  .venv/bin/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate \
+    --no-emit-index-url "$@"
+}
+
+compile requirements.in --output-file requirements.txt "$@"
+compile requirements-dev.in --constraint requirements.txt --output-file requirements-dev.txt "$@"

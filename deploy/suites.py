@@ -1,0 +1,143 @@
+"""Run the test suites in order and say, in one line each, what came of them.
+
+Gives: the work of `make test`: one pytest process a suite, then a table of passed, failed, skipped
+    and seconds, and below it every skipped test with its reason.
+Takes: the names of the suites wanted, separated by commas; nothing means all.
+Raises: nothing; exit status 1 if a test failed or a suite ran none, 2 for a name unknown.
+Follows: JUnit XML as pytest writes it.
+"""
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+SUITES = ("core", "io", "control", "workers", "contract", "architecture", "e2e")
+# Its branch coverage is a bar, so this suite alone is measured; setup.cfg holds the bar.
+MEASURED = "core"
+TOP = Path(__file__).resolve().parent.parent
+REPORTS = TOP / "var" / "test"
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteResult:
+    """What one suite came to; `complaint` says why it counts as failed beyond its failed tests."""
+
+    name: str
+    passed: int
+    failed: int
+    skips: tuple[tuple[str, str], ...]
+    seconds: float
+    complaint: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Return whether the suite ran and nothing in it failed."""
+        return not self.failed and not self.complaint
+
+    def line(self) -> str:
+        """Return the suite's row of the table."""
+        row = (
+            f"{self.name:<13} passed={self.passed:<5} failed={self.failed:<4} "
+            f"skipped={len(self.skips):<4} {self.seconds:6.1f} s"
+        )
+        return f"{row}  {self.complaint}".rstrip()
+
+
+def parse_only(text: str) -> tuple[str, ...]:
+    """Return the suites named in a comma-separated list, in running order; all for an empty one."""
+    names = {name.strip() for name in text.split(",") if name.strip()}
+    unknown = sorted(names.difference(SUITES))
+    if unknown:
+        raise ValueError(f"ONLY: no suite named {', '.join(unknown)}; there are {', '.join(SUITES)}")
+    return tuple(name for name in SUITES if name in names) or SUITES
+
+
+def read_report(
+    name: str, report: Path, *, exit_code: int, seconds: float, coverage_code: int = 0
+) -> SuiteResult:
+    """Read pytest's JUnit file; a suite without one, or without a test, is a failed suite."""
+    if not report.is_file():
+        why = f"FAILED: pytest exited {exit_code} before it could report"
+        return SuiteResult(name, 0, 0, (), seconds, why)
+    failed = 0
+    passed = 0
+    skips: list[tuple[str, str]] = []
+    for case in ElementTree.parse(report).getroot().iter("testcase"):  # noqa: S314 (own file)
+        skip = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            failed += 1
+        elif skip is not None:
+            skips.append((_case_name(case), skip.get("message", "")))
+        else:
+            passed += 1
+    complaint = ""
+    if exit_code == 5 or not passed + failed + len(skips):
+        complaint = "FAILED: no test was found"
+    elif exit_code and not failed:
+        complaint = f"FAILED: pytest exited {exit_code}"
+    elif coverage_code:
+        complaint = "FAILED: branch coverage is below the bar"
+    return SuiteResult(name, passed, failed, tuple(skips), seconds, complaint)
+
+
+def _case_name(case: ElementTree.Element) -> str:
+    return f"{case.get('classname', '')}.{case.get('name', '')}".lstrip(".")
+
+
+def run_suite(name: str) -> SuiteResult:
+    """Run one suite to its end and read what it reported."""
+    folder = TOP / "tests" / name
+    if not folder.is_dir():
+        return SuiteResult(name, 0, 0, (), 0.0, f"FAILED: there is no tests/{name}")
+    print(f"== {name}", flush=True)
+    report = REPORTS / f"{name}.xml"
+    report.unlink(missing_ok=True)
+    began = time.monotonic()
+    runner = ["coverage", "run", "-m"] if name == MEASURED else []
+    command = [sys.executable, "-m", *runner, "pytest", f"tests/{name}", f"--junitxml={report}"]
+    exit_code = subprocess.run(command, cwd=TOP, check=False).returncode
+    coverage_code = 0
+    if name == MEASURED and not exit_code:
+        report_command = [sys.executable, "-m", "coverage", "report"]
+        coverage_code = subprocess.run(report_command, cwd=TOP, check=False).returncode
+    seconds = time.monotonic() - began
+    return read_report(
+        name, report, exit_code=exit_code, seconds=seconds, coverage_code=coverage_code
+    )
+
+
+def print_summary(results: list[SuiteResult]) -> None:
+    """Print the table, and each skipped test with its reason, alike ones together."""
+    print("\n== suites")
+    for result in results:
+        print(result.line())
+    reasons: dict[str, list[str]] = {}
+    for result in results:
+        for test, reason in result.skips:
+            reasons.setdefault(reason, []).append(test)
+    for reason, tests in reasons.items():
+        print(f"skipped: {reason}")
+        for test in tests:
+            print(f"    {test}")
+
+
+def main(arguments: list[str]) -> int:
+    """Run what was asked for; return the exit status."""
+    try:
+        wanted = parse_only(",".join(arguments))
+    except ValueError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    results = [run_suite(name) for name in wanted]
+    print_summary(results)
+    bad = [result.name for result in results if not result.is_good]
+    print(f"test: FAILED: {', '.join(bad)}" if bad else "test: ok")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

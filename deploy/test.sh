@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# make test: the Debian packages the wanted suites need, then the suites. deploy/test.sh [ONLY]
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+only=${1:-}
+export PYTHONPATH=.:platform
+
+# --- Debian packages -----------------------------------------------------------------------------
+
+policy=/usr/sbin/policy-rc.d
+cluster_conf=/etc/postgresql-common/createcluster.conf
+made=()
+
+remove_made() { [ "${#made[@]}" = 0 ] || rm -f "${made[@]}"; }
+
+# True when one of the row's suites runs.
+is_wanted() {
+  local suite
+  [ -n "$only" ] || return 0
+  for suite in ${1//,/ }; do [[ ,$only, != *,$suite,* ]] || return 0; done
+  return 1
+}
+
+# Nothing that is installed may start on a standard port: tests start private instances.
+keep_daemons_down() {
+  trap remove_made EXIT
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    made+=("$policy")
+  fi
+  if [ ! -e "$cluster_conf" ]; then
+    mkdir -p "${cluster_conf%/*}"
+    printf 'create_main_cluster = false\n' >"$cluster_conf"
+    made+=("$cluster_conf")
+  fi
+}
+
+apt() {
+  DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 "$@" >>"$apt_log" 2>&1
+}
+
+install_packages() {
+  apt_log=var/test/apt.log
+  mkdir -p var/test
+  : >"$apt_log"
+  keep_daemons_down
+  printf 'test: apt-get install %s\n' "$*"
+  if ! { apt update && apt install --no-install-recommends "$@"; }; then
+    printf 'test: apt-get failed; what needs %s is skipped. The end of %s:\n' "$*" "$apt_log"
+    tail -n 5 "$apt_log"
+  fi
+  remove_made
+  made=()
+}
+
+missing=()
+while read -r command package suites; do
+  case $command in '' | '#'*) continue ;; esac
+  if is_wanted "$suites" && ! command -v "$command" >/dev/null; then missing+=("$package"); fi
+done <deploy/test-packages
+
+if [ "${#missing[@]}" != 0 ]; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    install_packages "${missing[@]}"
+  else
+    printf 'test: not installed, and only root can: %s\n' "${missing[*]}"
+    printf 'test: the tests that need them are skipped, by name, at the end\n'
+  fi
+fi
+
+# --- suites --------------------------------------------------------------------------------------
+
+exec .venv/bin/python deploy/suites.py "$only"

@@ -1,0 +1,1 @@
+"""The tests, one folder a suite; deploy/suites.py runs them in order."""

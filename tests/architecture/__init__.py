@@ -1,0 +1,1 @@
+"""Structure: what the layout, the task table and the import contracts promise."""

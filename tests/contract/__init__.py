@@ -1,0 +1,1 @@
+"""Promises to others: every released snapshot, payload and schema still reads."""
