@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from typing import Protocol
 from uuid import UUID
 
@@ -25,6 +24,12 @@ from mailcore.errors import PostfleetError
 from mailcore.outcome import MailClass, Outcome, RowState, Scope, SessionInfo, TlsNeed, WaitReason
 from mailcore.policy.model import PolicySnapshot, TlsMode
 from mailcore.reply import SmtpReply
+from mailcore.routing.site import AddressAnswer as AddressAnswer
+from mailcore.routing.site import DnsStatus as DnsStatus
+from mailcore.routing.site import MxAnswer as MxAnswer
+from mailcore.routing.site import MxHost as MxHost
+from mailcore.transaction import RecipientReply as RecipientReply
+from mailcore.transaction import WireMessage as WireMessage
 
 # ── errors ────────────────────────────────────────────────────────────────────────────────────
 
@@ -271,45 +276,6 @@ class Journal(Protocol):
 # ── the wire ──────────────────────────────────────────────────────────────────────────────────
 
 
-class DnsStatus(Enum):
-    """What DNS said; `TEMPORARY` is SERVFAIL, REFUSED or no answer in time."""
-
-    OK = "ok"
-    NO_DOMAIN = "no_domain"
-    NO_DATA = "no_data"
-    NULL_MX = "null_mx"
-    TEMPORARY = "temporary"
-
-
-@dataclass(frozen=True, slots=True)
-class MxHost:
-    """One exchanger: its preference and its name in A-labels."""
-
-    preference: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class MxAnswer:
-    """Where a domain's mail goes. An implicit MX (RFC 5321 §5.1) is one host of preference 0."""
-
-    status: DnsStatus
-    hosts: tuple[MxHost, ...] = ()
-    ttl_s: float = 60.0
-    is_implicit: bool = False
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AddressAnswer:
-    """The addresses of a host, IPv6 and IPv4."""
-
-    status: DnsStatus
-    addresses: tuple[str, ...] = ()
-    ttl_s: float = 60.0
-    detail: str = ""
-
-
 class Resolver(Protocol):
     """DNS with a TTL cache and a deadline on every question."""
 
@@ -332,26 +298,6 @@ class Endpoint:
     source_address: str
     ehlo_name: str
     tls: TlsMode
-
-
-@dataclass(frozen=True, slots=True)
-class WireMessage:
-    """What one transaction carries. `content` is CRLF bytes, not yet dot-stuffed."""
-
-    reverse_path: str
-    forward_paths: tuple[str, ...]
-    content: bytes
-    needs_8bit: bool = False
-    needs_smtputf8: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RecipientReply:
-    """The reply that decided over one forward-path, and the step it answered."""
-
-    reply: SmtpReply
-    stage: str
-    scope: Scope
 
 
 class WireTransaction(Protocol):
