@@ -1,0 +1,447 @@
+"""Keep a set of processes running, and leave none behind.
+
+Takes    processes by name (`add`): argv, environment, a readiness probe, how to stop
+Gives    `start` (all up and ready, or StartError), restarts with back-off and a line saying so,
+         `stop` in reverse order, `pids`, one log file per process
+Raises   StartError from `start`, with the last lines of the log
+Follows  nothing outside; each process runs under `embedded/guard.py`, which ends it when this
+         process is gone, `kill -9` included
+
+Thread-safe. The watcher is a daemon thread; it never installs signal handlers. A program that
+wants an orderly end at Ctrl-C or SIGTERM uses `stop_signals()`.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from embedded.errors import StartError
+from embedded.procs import ProcessId, tail
+
+GUARD = Path(__file__).with_name("guard.py")
+LOG_BYTES = 16 * 1024 * 1024
+FIRST_BACKOFF_S = 0.5
+LONGEST_BACKOFF_S = 30.0
+STEADY_AFTER_S = 60.0
+PROBE_EVERY_S = 0.03
+
+log = logging.getLogger("embedded")
+
+
+class ChildState(Enum):
+    IDLE = "idle"
+    STARTING = "starting"
+    RUNNING = "running"
+    WAITING = "waiting"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """What to run, and how; the fields after `log_bytes` are for the private services."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: Path | None = None
+    ready: Callable[[], bool] | None = None
+    ready_timeout_s: float = 30.0
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_timeout_s: float = 10.0
+    log_bytes: int = LOG_BYTES
+    lock: Path | None = None
+    lock_timeout_s: float = 10.0
+    pid_file: Path | None = None
+    uid: int | None = None
+    gid: int | None = None
+
+    def guard_spec(self, log_path: Path, control_fd: int) -> str:
+        return json.dumps(
+            {
+                "argv": self.argv,
+                "cwd": None if self.cwd is None else str(self.cwd),
+                "log": str(log_path),
+                "log_bytes": self.log_bytes,
+                "stop_signal": int(self.stop_signal),
+                "stop_timeout_s": self.stop_timeout_s,
+                "parent_pid": os.getpid(),
+                "control_fd": control_fd,
+                "lock": None if self.lock is None else str(self.lock),
+                "lock_timeout_s": self.lock_timeout_s,
+                "pid_file": None if self.pid_file is None else str(self.pid_file),
+                "uid": self.uid,
+                "gid": self.gid,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStatus:
+    name: str
+    state: ChildState
+    pid: int | None
+    restarts: int
+    log: Path
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """One life of a child: its guard, and the socket whose end means the end."""
+
+    guard: subprocess.Popen[bytes]
+    control: socket.socket
+    began_at: float
+    pid: int | None = None
+    code: int | None = None
+    reason: str | None = None
+    received: bytes = b""
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    child: Child
+    log: Path
+    state: ChildState = ChildState.IDLE
+    run: _Run | None = None
+    restarts: int = 0
+    failures: int = 0
+    restart_at: float = 0.0
+    probed_at: float = 0.0
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class Supervisor:
+    """Processes that live as long as this one, and no longer."""
+
+    def __init__(
+        self,
+        log_dir: Path,
+        *,
+        say: Callable[[str], None] | None = None,
+        on_start: Callable[[str, ProcessId], None] | None = None,
+        stop_in_order: bool = True,
+        first_backoff_s: float = FIRST_BACKOFF_S,
+    ) -> None:
+        self._log_dir = log_dir
+        self._say = say or log.warning
+        self._on_start = on_start
+        self._stop_in_order = stop_in_order
+        self._first_backoff_s = first_backoff_s
+        self._slots: dict[str, _Slot] = {}
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._watcher: threading.Thread | None = None
+        self._wake_r, self._wake_w = socket.socketpair()
+        self._closing = False
+
+    def add(
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        ready: Callable[[], bool] | None = None,
+        ready_timeout_s: float = 30.0,
+        stop_signal: signal.Signals = signal.SIGTERM,
+        stop_timeout_s: float = 10.0,
+        cwd: Path | None = None,
+    ) -> None:
+        """Register a process; `start` runs it. May be followed by another `start` later."""
+        self.add_child(
+            Child(
+                name,
+                tuple(argv),
+                env,
+                cwd=cwd,
+                ready=ready,
+                ready_timeout_s=ready_timeout_s,
+                stop_signal=stop_signal,
+                stop_timeout_s=stop_timeout_s,
+            )
+        )
+
+    def add_child(self, child: Child) -> None:
+        """Register a process, or replace one that is not running."""
+        with self._lock:
+            slot = self._slots.get(child.name)
+            if slot is not None and slot.run is not None:
+                raise ValueError(f"a process named {child.name} is running already")
+            self._slots[child.name] = _Slot(child, self._log_dir / f"{child.name}.log")
+
+    def start(self, *names: str) -> None:
+        """Start the named processes, or all, where they are not running; wait until each is ready.
+
+        Raises StartError for the first that is not; those that came up keep running until `stop`.
+        """
+        self._log_dir.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            self._closing = False
+            wanted = [self._slots[name] for name in names] if names else self._slots.values()
+            fresh = [slot for slot in wanted if slot.state in _STARTABLE]
+            for slot in fresh:
+                self._launch(slot)
+            self._run_watcher()
+        for slot in fresh:
+            self._await_ready(slot)
+
+    def stop(self) -> None:
+        """Stop every process, the last added first, and return when all are gone."""
+        with self._lock:
+            self._closing = True
+            slots = list(reversed(self._slots.values()))
+            self._wake()
+        if not self._stop_in_order:
+            for slot in slots:
+                self._hang_up(slot)
+        for slot in slots:
+            self._hang_up(slot)
+            self._await_end(slot)
+        watcher = self._watcher
+        if watcher is not None and watcher is not threading.current_thread():
+            watcher.join(5)
+            self._watcher = None
+
+    def pids(self) -> dict[str, int]:
+        """Name to pid of every process that runs now."""
+        with self._lock:
+            runs = {name: slot.run for name, slot in self._slots.items()}
+            return {name: run.pid for name, run in runs.items() if run and run.pid is not None}
+
+    def status(self) -> dict[str, ChildStatus]:
+        with self._lock:
+            return {
+                name: ChildStatus(
+                    name, slot.state, slot.run.pid if slot.run else None, slot.restarts, slot.log
+                )
+                for name, slot in self._slots.items()
+            }
+
+    def _launch(self, slot: _Slot) -> None:
+        """Start the guard of one process. The lock is held."""
+        child = slot.child
+        ours, theirs = socket.socketpair()
+        with theirs:
+            spec = child.guard_spec(slot.log, theirs.fileno())
+            guard = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(GUARD), spec],
+                env=dict(child.env),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        ours.setblocking(False)
+        slot.run = _Run(guard, ours, time.monotonic())
+        slot.state = ChildState.STARTING
+        slot.ended.clear()
+        self._wake()
+
+    def _await_ready(self, slot: _Slot) -> None:
+        child = slot.child
+        deadline = time.monotonic() + child.ready_timeout_s
+        first = slot.run
+        with self._changed:
+            while slot.state is ChildState.STARTING and slot.run is first:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    reason = f"not ready within {child.ready_timeout_s:g} s"
+                    raise StartError(child.name, reason, tail(slot.log))
+                self._changed.wait(left)
+            if slot.state is not ChildState.RUNNING or slot.run is not first:
+                reason = "it was stopped" if first is None else _how_it_ended(first)
+                raise StartError(child.name, reason, tail(slot.log))
+
+    def _hang_up(self, slot: _Slot) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            if slot.run is None:
+                slot.state = ChildState.STOPPED
+            else:
+                slot.run.control.shutdown(socket.SHUT_WR)
+
+    def _await_end(self, slot: _Slot) -> None:
+        run = slot.run
+        if run is None:
+            return
+        if not slot.ended.wait(slot.child.stop_timeout_s + 10):
+            # The guard itself does not answer: the kernel ends its service with it.
+            with contextlib.suppress(ProcessLookupError):
+                run.guard.kill()
+            slot.ended.wait(5)
+
+    def _run_watcher(self) -> None:
+        if self._watcher is None or not self._watcher.is_alive():
+            self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+            self._watcher.start()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_w.send(b".", socket.MSG_DONTWAIT)
+
+    def _watch(self) -> None:
+        """Follow every guard until `stop` has seen the last one end."""
+        while True:
+            with self._lock:
+                runs = {s.run.control: s for s in self._slots.values() if s.run is not None}
+                if self._closing and not runs:
+                    return
+                patience = self._patience()
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._wake_r, selectors.EVENT_READ)
+                for control in runs:
+                    selector.register(control, selectors.EVENT_READ)
+                heard = [key.fileobj for key, _ in selector.select(patience)]
+            with self._lock:
+                for slot in [runs[c] for c in runs if c in heard]:
+                    self._listen(slot)
+                if self._wake_r in heard:
+                    self._wake_r.recv(4096)
+                self._relaunch_due()
+            self._probe()
+
+    def _patience(self) -> float | None:
+        if any(s.state is ChildState.STARTING for s in self._slots.values()):
+            return PROBE_EVERY_S
+        waiting = [s.restart_at for s in self._slots.values() if s.state is ChildState.WAITING]
+        return max(0.0, min(waiting) - time.monotonic()) if waiting else None
+
+    def _listen(self, slot: _Slot) -> None:
+        """Read what the guard says; its silence is the end of this run. The lock is held."""
+        run = slot.run
+        if run is None:
+            return
+        try:
+            data = run.control.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        run.received += data
+        *lines, run.received = run.received.split(b"\n")
+        for line in lines:
+            self._hear(slot, run, json.loads(line))
+        if not data:
+            self._end(slot, run)
+
+    def _hear(self, slot: _Slot, run: _Run, line: Mapping[str, object]) -> None:
+        match line:
+            case {"event": "started", "pid": int(pid)}:
+                run.pid = pid
+                identity = ProcessId.of(pid)
+                if self._on_start is not None and identity is not None:
+                    self._on_start(slot.child.name, identity)
+            case {"event": "ended", "code": int(code)}:
+                run.code = code
+            case {"event": "failed", "reason": str(reason)}:
+                run.reason = reason
+
+    def _end(self, slot: _Slot, run: _Run) -> None:
+        """A run is over: say so and plan the next, unless we are stopping. The lock is held."""
+        run.control.close()
+        run.guard.wait()
+        if run.pid is not None and run.code is None:
+            # The guard was killed. Its service died with it; this ends what that one had started.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(run.pid, signal.SIGKILL)
+        was_up = slot.state is ChildState.RUNNING
+        slot.run = None
+        slot.ended.set()
+        if self._closing or not (was_up or slot.restarts):
+            slot.state = ChildState.STOPPED
+        else:
+            self._plan_restart(slot, run)
+        self._changed.notify_all()
+
+    def _plan_restart(self, slot: _Slot, run: _Run) -> None:
+        lived_s = time.monotonic() - run.began_at
+        slot.failures = 0 if lived_s > STEADY_AFTER_S else slot.failures
+        delay_s = min(LONGEST_BACKOFF_S, self._first_backoff_s * 2**slot.failures)
+        slot.failures += 1
+        slot.restarts += 1
+        slot.restart_at = time.monotonic() + delay_s
+        slot.state = ChildState.WAITING
+        self._say(
+            f"{slot.child.name} {_how_it_ended(run)} after {lived_s:.0f} s; "
+            f"starting it again in {delay_s:g} s (log: {slot.log})"
+        )
+
+    def _relaunch_due(self) -> None:
+        if self._closing:
+            return
+        now = time.monotonic()
+        for slot in self._slots.values():
+            if slot.state is ChildState.WAITING and slot.restart_at <= now:
+                self._launch(slot)
+
+    def _probe(self) -> None:
+        """Ask those that are coming up whether they are ready; without the lock, for it may take
+        a while."""
+        with self._lock:
+            rising = [
+                (s, s.run)
+                for s in self._slots.values()
+                if s.state is ChildState.STARTING and s.run is not None and s.run.pid is not None
+            ]
+        for slot, run in rising:
+            if not _is_ready(slot.child):
+                continue
+            with self._changed:
+                if slot.run is run and slot.state is ChildState.STARTING:
+                    slot.state = ChildState.RUNNING
+                    if slot.restarts:
+                        self._say(f"{slot.child.name} is running again")
+                    self._changed.notify_all()
+
+
+_STARTABLE = (ChildState.IDLE, ChildState.STOPPED)
+
+
+def _is_ready(child: Child) -> bool:
+    if child.ready is None:
+        return True
+    try:
+        return child.ready()
+    except OSError:
+        return False
+
+
+def _how_it_ended(run: _Run) -> str:
+    if run.reason is not None:
+        return run.reason
+    if run.code is None:
+        return "lost its guard"
+    if run.code < 0:
+        return f"was ended by signal {-run.code}"
+    return f"ended with exit code {run.code}"
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Turn SIGINT, SIGTERM and SIGHUP into an event while the block runs; main thread only.
+
+    A second SIGINT raises KeyboardInterrupt, so an impatient operator can still get out.
+    """
+    asked = threading.Event()
+
+    def ask(signum: int, _frame: object) -> None:
+        if asked.is_set() and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {signum: signal.signal(signum, ask) for signum in signals}
+    try:
+        yield asked
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
