@@ -19,15 +19,20 @@ from typing import Protocol
 from uuid import UUID
 
 from mailcore.bells import ApplyBell, DrainBell, Path, RouteBell, UpkeepBell
+from mailcore.disposition import Defer as Defer
+from mailcore.disposition import Finish as Finish
+from mailcore.disposition import Settlement as Settlement
 from mailcore.envelope import ContentRef, QueuedRow
 from mailcore.errors import PostfleetError
-from mailcore.outcome import MailClass, Outcome, RowState, Scope, SessionInfo, TlsNeed, WaitReason
+from mailcore.outcome import MailClass, Outcome, Scope, SessionInfo, TlsNeed
 from mailcore.policy.model import PolicySnapshot, TlsMode
 from mailcore.reply import SmtpReply
 from mailcore.routing.site import AddressAnswer as AddressAnswer
 from mailcore.routing.site import DnsStatus as DnsStatus
 from mailcore.routing.site import MxAnswer as MxAnswer
 from mailcore.routing.site import MxHost as MxHost
+from mailcore.shaping.strategy import Grant as Grant
+from mailcore.shaping.strategy import Rate as Rate
 from mailcore.transaction import RecipientReply as RecipientReply
 from mailcore.transaction import WireMessage as WireMessage
 
@@ -129,41 +134,6 @@ class LaneClaim:
     lane_id: int
     budget: int
     low: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """A row that ends: delivered, bounced, expired, stopped, purged. Never fenced."""
-
-    row_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Defer:
-    """A leased row that waits again, if the claim is still ours.
-
-    `delay_s` is added to the database's time. `counts_attempt` is False for what was given back
-    without a server's word.
-    """
-
-    row_id: int
-    claim_no: int
-    delay_s: float
-    reason: WaitReason
-    reply: str = ""
-    pinned_source_id: int | None = None
-    counts_attempt: bool = True
-    state: RowState = RowState.WAITING
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """One transaction: rows that end, rows that wait, and the outbox body that tells it."""
-
-    finish: Sequence[Finish]
-    defer: Sequence[Defer]
-    events: bytes
-    event_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,31 +326,16 @@ class Connector(Protocol):
 # ── limits and bells ──────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """`count` messages per `interval_s` on a path; 0 is unlimited."""
-
-    count: int
-    interval_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A schedule: `count` messages, the first after `first_s`, then one each `interval_s`.
-
-    `count` 0 means nothing now; ask again after `first_s`.
-    """
-
-    count: int
-    first_s: float = 0.0
-    interval_s: float = 0.0
-
-
 class Shaper(Protocol):
     """Slots, pacing and bell counters, shared by the fleet. Raises StoreUnavailable."""
 
-    async def open_slots(self, path: Path, *, wanted: int, limit: int) -> Sequence[str]:
-        """Take up to `wanted` connection slots of a path that has `limit` (0: unlimited)."""
+    async def open_slots(
+        self, path: Path, *, wanted: int, limit: int, mail_class: MailClass = MailClass.MAIN
+    ) -> Sequence[str]:
+        """Take up to `wanted` connection slots of a path that has `limit` (0: unlimited).
+
+        One slot of each limit of two or more is kept for priority mail.
+        """
         ...
 
     async def renew_slots(self, slots: Sequence[tuple[Path, str]]) -> None:
@@ -391,8 +346,13 @@ class Shaper(Protocol):
         """Give slots back."""
         ...
 
-    async def grant(self, path: Path, *, want: int, rate: Rate) -> Grant:
-        """Take allowance for up to `want` messages, as a schedule 1 % under the rate."""
+    async def grant(
+        self, path: Path, *, want: int, rate: Rate, mail_class: MailClass = MailClass.MAIN
+    ) -> Grant:
+        """Take allowance for up to `want` messages, as a schedule 1 % under the rate.
+
+        A tenth of each rate is kept for priority mail.
+        """
         ...
 
     async def return_grant(self, path: Path, *, unused: int, rate: Rate) -> None:
