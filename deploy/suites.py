@@ -51,7 +51,9 @@ def parse_only(text: str) -> tuple[str, ...]:
     names = {name.strip() for name in text.split(",") if name.strip()}
     unknown = sorted(names.difference(SUITES))
     if unknown:
-        raise ValueError(f"ONLY: no suite named {', '.join(unknown)}; there are {', '.join(SUITES)}")
+        raise ValueError(
+            f"ONLY: no suite named {', '.join(unknown)}; there are {', '.join(SUITES)}"
+        )
     return tuple(name for name in SUITES if name in names) or SUITES
 
 
