@@ -140,6 +140,8 @@ class Outcome:
     session: SessionInfo = SessionInfo()
     dialogue_ms: int = 0
     after_dot: bool = False
+    source_id: int = 0
+    occurred_ms: int = 0
 
     @classmethod
     def deferred(

@@ -367,6 +367,14 @@ class Shaper(Protocol):
         """A drain of these paths is about to make its last claim."""
         ...
 
+    async def cool(self, path: Path, *, seconds: float, reason: str) -> None:
+        """Let a path rest (source id 0: the whole site); the ringer passes it over meanwhile."""
+        ...
+
+    async def cooling(self, paths: Sequence[Path]) -> Sequence[Path]:
+        """Return those of these paths that rest now, by themselves or with their site."""
+        ...
+
 
 class Bells(Protocol):
     """Rings: publishes and waits for the broker's confirm. Raises StoreUnavailable."""
