@@ -17,11 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from embedded.child import Child
 from embedded.rundir import RunDir
-from embedded.supervise import Child
 
 NAME = "chdb"
-OWNER = Path(__file__).with_name("chdb_owner.py")
+# As `python -m embedded.chdb_owner`, whatever the working directory and PYTHONPATH are.
+RUN_OWNER = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1));"
+    " from embedded.chdb_owner import main; sys.exit(main())"
+)
+SOURCE_ROOT = Path(__file__).resolve().parents[1]
 # sun_path holds 108 bytes with the closing zero; the owner binds under a draft name first.
 LONGEST_SOCKET_PATH = 96
 
@@ -49,10 +54,10 @@ class Chdb:
 
     def child(self, path: Path, env: Mapping[str, str], *, ready_timeout_s: float) -> Child:
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        argv = [sys.executable, "-P", str(OWNER), "--data", str(self.data.resolve())]
+        run = (sys.executable, "-P", "-c", RUN_OWNER, str(SOURCE_ROOT))
         return Child(
             NAME,
-            (*argv, "--socket", str(path)),
+            (*run, "--data", str(self.data.resolve()), "--socket", str(path)),
             env,
             cwd=self.data,
             ready=lambda: answers(path),
@@ -78,7 +83,8 @@ def answers(path: Path, *, timeout_s: float = 5.0) -> bool:
         connection.sendall(struct.pack("!I", len(header)) + header)
         with connection.makefile("rb") as stream:
             (size,) = struct.unpack("!I", stream.read(4).ljust(4, b"\0"))
-            return b'"ok": true' in stream.read(size)
+            answer = stream.read(size)
+    return bool(answer) and json.loads(answer)["ok"] is True
 
 
 def _is_private(directory: Path) -> bool:

@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedded.child import Child
 from embedded.errors import StartError
 from embedded.identity import Identity
 from embedded.procs import tail
 from embedded.rundir import RunDir, write_private
-from embedded.supervise import Child
 
 NAME = "postgres"
 USER = "postfleet"

@@ -25,13 +25,14 @@ from urllib.parse import quote
 
 from embedded import clickhouse, postgres, valkey
 from embedded.binaries import postgres_bin
+from embedded.child import Child
 from embedded.clickhouse import Chdb
 from embedded.errors import StartError
 from embedded.identity import choose_identity
 from embedded.postgres import Postgres
 from embedded.procs import ProcessId, free_port
 from embedded.rundir import RunDir, ServiceRecord, pause
-from embedded.supervise import Child, Supervisor
+from embedded.supervise import Supervisor
 from embedded.valkey import Valkey
 
 # Which URLs each service stands for; it is started unless all of them are set.

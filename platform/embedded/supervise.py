@@ -8,7 +8,7 @@ Follows  nothing outside; each process runs under `embedded/guard.py`, which end
          process is gone, `kill -9` included
 
 Thread-safe. The watcher is a daemon thread; it never installs signal handlers. A program that
-wants an orderly end at Ctrl-C or SIGTERM uses `stop_signals()`.
+wants an orderly end at Ctrl-C or SIGTERM uses `embedded.signals`.
 """
 
 import contextlib
@@ -22,78 +22,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 
+from embedded.child import Child, ChildState, ChildStatus
 from embedded.errors import StartError
 from embedded.procs import ProcessId, tail
 
 GUARD = Path(__file__).with_name("guard.py")
-LOG_BYTES = 16 * 1024 * 1024
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 STEADY_AFTER_S = 60.0
 PROBE_EVERY_S = 0.03
 
 log = logging.getLogger("embedded")
-
-
-class ChildState(Enum):
-    IDLE = "idle"
-    STARTING = "starting"
-    RUNNING = "running"
-    WAITING = "waiting"
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class Child:
-    """What to run, and how; the fields after `log_bytes` are for the private services."""
-
-    name: str
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    cwd: Path | None = None
-    ready: Callable[[], bool] | None = None
-    ready_timeout_s: float = 30.0
-    stop_signal: signal.Signals = signal.SIGTERM
-    stop_timeout_s: float = 10.0
-    log_bytes: int = LOG_BYTES
-    lock: Path | None = None
-    lock_timeout_s: float = 10.0
-    pid_file: Path | None = None
-    uid: int | None = None
-    gid: int | None = None
-
-    def guard_spec(self, log_path: Path, control_fd: int) -> str:
-        return json.dumps(
-            {
-                "argv": self.argv,
-                "cwd": None if self.cwd is None else str(self.cwd),
-                "log": str(log_path),
-                "log_bytes": self.log_bytes,
-                "stop_signal": int(self.stop_signal),
-                "stop_timeout_s": self.stop_timeout_s,
-                "parent_pid": os.getpid(),
-                "control_fd": control_fd,
-                "lock": None if self.lock is None else str(self.lock),
-                "lock_timeout_s": self.lock_timeout_s,
-                "pid_file": None if self.pid_file is None else str(self.pid_file),
-                "uid": self.uid,
-                "gid": self.gid,
-            }
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ChildStatus:
-    name: str
-    state: ChildState
-    pid: int | None
-    restarts: int
-    log: Path
 
 
 @dataclass(slots=True, eq=False)
@@ -423,25 +366,3 @@ def _how_it_ended(run: _Run) -> str:
     if run.code < 0:
         return f"was ended by signal {-run.code}"
     return f"ended with exit code {run.code}"
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Turn SIGINT, SIGTERM and SIGHUP into an event while the block runs; main thread only.
-
-    A second SIGINT raises KeyboardInterrupt, so an impatient operator can still get out.
-    """
-    asked = threading.Event()
-
-    def ask(signum: int, _frame: object) -> None:
-        if asked.is_set() and signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.set()
-
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {signum: signal.signal(signum, ask) for signum in signals}
-    try:
-        yield asked
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedded.binaries import valkey_server
+from embedded.child import Child
 from embedded.rundir import RunDir, write_private
-from embedded.supervise import Child
 
 NAME = "valkey"
 CACHE_DATABASE = 0

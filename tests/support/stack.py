@@ -13,12 +13,16 @@ fsync is off here: a test about durability makes a `Stack` of its own. Load the 
 import atexit
 import functools
 import itertools
+import json
 import os
 import re
 import shutil
+import socket
+import struct
 import tempfile
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 import psycopg2
 import pytest
@@ -89,6 +93,33 @@ def redis_url() -> str:
     return url
 
 
+def chdb_url() -> str:
+    """Return the address of a fresh, empty ClickHouse database: chdb+unix://…?database=test_n."""
+    server = _urls("chdb")["CLICKHOUSE_URL"]
+    name = f"test_{next(_numbers)}"
+    ask_chdb(server, f"CREATE DATABASE {name}")
+    return f"{server}?database={name}"
+
+
+def ask_chdb(
+    url: str, query: str, body: bytes = b"", **header: object
+) -> tuple[dict[str, Any], bytes]:
+    """Send one request to the owner of a chdb and return the response, by the book of
+    `embedded.chdb_owner` and nothing but the standard library."""
+    address = urlsplit(url)
+    for name, values in parse_qs(address.query).items():
+        header.setdefault(name, values[0])
+    head = json.dumps({"query": query, "body_length": len(body), **header}).encode()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(30)
+        connection.connect(unquote(address.path))
+        connection.sendall(struct.pack("!I", len(head)) + head + body)
+        with connection.makefile("rb") as stream:
+            (size,) = struct.unpack("!I", stream.read(4))
+            answer: dict[str, Any] = json.loads(stream.read(size))
+            return answer, stream.read(answer["body_length"])
+
+
 @pytest.fixture
 def postgres_database() -> str:
     return postgres_url()
@@ -97,3 +128,8 @@ def postgres_database() -> str:
 @pytest.fixture
 def redis_database() -> str:
     return redis_url()
+
+
+@pytest.fixture
+def chdb_database() -> str:
+    return chdb_url()
