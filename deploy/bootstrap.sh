@@ -34,7 +34,8 @@ is_installed() { [ "$(cat "$(stamp_of "$1")" 2>/dev/null)" = "$(hash_of "$1")" ]
 # The system's Python comes first: services that run as another user can read it, while one below
 # a closed home directory they cannot.
 can_make_venvs() {
-  "$1" -c "import sys, venv, ensurepip; sys.exit(sys.version_info < $MINIMUM)" 2>/dev/null
+  local code="import sys, venv; from ensurepip import version; sys.exit(sys.version_info < $MINIMUM)"
+  "$1" -c "$code" 2>/dev/null
 }
 
 find_python() {
@@ -77,8 +78,11 @@ install_packages() {
       say "uv cannot be had; pip does its work, slower"
   fi
   if [ -x .venv/bin/uv ]; then
-    VIRTUAL_ENV="$root/.venv" UV_PYTHON_DOWNLOADS=never \
-      .venv/bin/uv pip install --quiet --python "$python" -r "$wanted" && return
+    # Behind a proxy with a certificate of its own only the system's store knows it.
+    local certs=()
+    [ ! -s /etc/ssl/certs/ca-certificates.crt ] || certs=(--system-certs)
+    VIRTUAL_ENV="$root/.venv" UV_PYTHON_DOWNLOADS=never .venv/bin/uv pip install --quiet \
+      ${certs[@]+"${certs[@]}"} --python "$python" -r "$wanted" && return
     say "uv failed; trying pip"
   fi
   "$python" -m pip install --quiet --disable-pip-version-check -r "$wanted" ||

@@ -3,9 +3,11 @@
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
+certs=()
+[ ! -s /etc/ssl/certs/ca-certificates.crt ] || certs=(--system-certs)
+options=(--python-version 3.11 --no-header --no-annotate --no-emit-index-url)
 compile() {
-  .venv/bin/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate \
-    --no-emit-index-url "$@"
+  .venv/bin/uv pip compile --quiet ${certs[@]+"${certs[@]}"} "${options[@]}" "$@"
 }
 
 compile requirements.in --output-file requirements.txt "$@"

@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 only=${1:-}
 export PYTHONPATH=.:platform
+# Debian keeps some of these commands where an ordinary user's PATH does not look.
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 # --- Debian packages -----------------------------------------------------------------------------
 
