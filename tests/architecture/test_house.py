@@ -3,6 +3,7 @@
 import configparser
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_socket import SocketConnectBlockedError
 
 from deploy import suites
 from tests.architecture import rules
@@ -84,6 +86,14 @@ def test_types_and_tests_know_django_once_it_is_there() -> None:
     config.read(rules.TOP / "setup.cfg", encoding="utf-8")
     assert config["tool:pytest"]["DJANGO_SETTINGS_MODULE"] == "control.settings_test"
     assert "mypy_django_plugin.main" in config["mypy"]["plugins"]
+
+
+def test_only_loopback_can_be_reached_from_a_test() -> None:
+    with socket.create_server(("127.0.0.5", 0)) as server:
+        socket.create_connection(server.getsockname()).close()
+    with socket.socket() as far, pytest.warns(UserWarning, match=r"192\.0\.2\.1"):
+        with pytest.raises(SocketConnectBlockedError):
+            far.connect(("192.0.2.1", 25))
 
 
 # --- the suite runner ----------------------------------------------------------------------------
