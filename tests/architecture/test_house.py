@@ -91,9 +91,12 @@ def test_types_and_tests_know_django_once_it_is_there() -> None:
 def test_only_loopback_can_be_reached_from_a_test() -> None:
     with socket.create_server(("127.0.0.5", 0)) as server:
         socket.create_connection(server.getsockname()).close()
-    with socket.socket() as far, pytest.warns(UserWarning, match=r"192\.0\.2\.1"):
-        with pytest.raises(SocketConnectBlockedError):
-            far.connect(("192.0.2.1", 25))
+    with (
+        socket.socket() as far,
+        pytest.warns(UserWarning, match=r"192\.0\.2\.1"),
+        pytest.raises(SocketConnectBlockedError),
+    ):
+        far.connect(("192.0.2.1", 25))
 
 
 # --- the suite runner ----------------------------------------------------------------------------
