@@ -1,0 +1,1 @@
+"""Content: raw messages on disk until nothing points at them."""

@@ -1,0 +1,352 @@
+"""The spool in segment files: group commit, read back, list, delete.
+
+Gives    SegmentSpool (ports SpoolWriter and SpoolReader), SegmentInfo
+Raises   StoreUnavailable when content cannot be made durable: disk full, write error
+Layout   a segment file is a header (magic, version, number) and records (length, CRC-32, bytes),
+         little-endian; a ContentRef's offset is that of its record
+
+A process writes segments of its own and nobody else's, so there is nothing to coordinate: content
+of all threads that wait goes out in one write and one fdatasync. The writer holds a lock on the
+file while it may grow; a segment without that lock is sealed and only upkeep touches it again.
+After a write error a segment is cut back to what was durable and never written again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import threading
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from mailcore.envelope import ContentRef
+from mailcore.ports import StoreUnavailable
+from mailio.spool.group import GroupCommit
+
+SUFFIX = ".seg"
+WRITERS = 4096
+_MAGIC = b"PFSPOOL\0"
+_VERSION = 1
+_HEADER = struct.Struct("<8sIIQ")  # magic, version, reserved, segment number
+_RECORD = struct.Struct("<II")  # length, CRC-32
+_IOV_MAX = 1024
+_YOUNG_S = 60.0
+_DAMAGE = frozenset({errno.EIO, errno.EINVAL, errno.EOVERFLOW})
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """A segment file. `is_sealed` once no process may write to it any more."""
+
+    number: int
+    size_bytes: int
+    age_s: float
+    is_sealed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """Content with the checksum made by the thread that brought it."""
+
+    content: bytes
+    crc: int
+
+
+class _File:
+    """A descriptor that closes when nobody reads from it any more."""
+
+    __slots__ = ("fd", "opened_at")
+
+    def __init__(self, fd: int, opened_at: float) -> None:
+        self.fd = fd
+        self.opened_at = opened_at
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class _Segment:
+    """The segment this process writes. `end` is where the durable part ends."""
+
+    __slots__ = ("end", "fd", "number", "opened_at", "pid")
+
+    def __init__(self, fd: int, number: int, opened_at: float) -> None:
+        self.fd = fd
+        self.number = number
+        self.opened_at = opened_at
+        self.end = _HEADER.size
+        self.pid = os.getpid()
+
+
+def segment_path(directory: Path, number: int) -> Path:
+    """Return where a segment lies; names sort by age."""
+    return directory / f"{number:016x}{SUFFIX}"
+
+
+def _write_all(fd: int, buffers: list[bytes], offset: int) -> None:
+    """Write every buffer from `offset` on, however little the kernel takes at a time."""
+    for first in range(0, len(buffers), _IOV_MAX):
+        views = [memoryview(buffer) for buffer in buffers[first : first + _IOV_MAX]]
+        while views:
+            written = os.pwritev(fd, views, offset)
+            offset += written
+            while views and written >= len(views[0]):
+                written -= len(views.pop(0))
+            if views and written:
+                views[0] = views[0][written:]
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class SegmentSpool:
+    """Content in segment files under one directory. Safe for threads; one object per process.
+
+    `writer` (0-4095) goes into the numbers of this process's segments; any number will do, for a
+    clash is found when the file is created. Nothing is opened before it is needed.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        writer: int | None = None,
+        max_segment_bytes: int = 64 * 2**20,
+        max_segment_age_s: float = 600.0,
+        min_free_bytes: int = 256 * 2**20,
+        max_open_files: int = 128,
+        reuse_file_s: float = 300.0,
+        read_threads: int = 2,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._directory = Path(directory)
+        self._writer = (os.getpid() if writer is None else writer) % WRITERS
+        self._max_segment_bytes = max_segment_bytes
+        self._max_segment_age_s = max_segment_age_s
+        self._min_free_bytes = min_free_bytes
+        self._max_open_files = max_open_files
+        self._reuse_file_s = reuse_file_s
+        self._wall = wall
+        self._monotonic = monotonic
+        self._segment: _Segment | None = None
+        self._segment_lock = threading.Lock()
+        self._group: GroupCommit[Sequence[_Checked], list[ContentRef]] = GroupCommit(self._commit)
+        self._files: OrderedDict[int, _File] = OrderedDict()
+        self._files_lock = threading.Lock()
+        self._readers = ThreadPoolExecutor(read_threads, thread_name_prefix="spool-read")
+
+    # ── writing ───────────────────────────────────────────────────────────────────────────────
+
+    def append(self, contents: Sequence[bytes]) -> Sequence[ContentRef]:
+        """Store each; return when all are durable. Raises StoreUnavailable."""
+        if not contents:
+            return []
+        return self._group.submit([_Checked(c, zlib.crc32(c)) for c in contents])
+
+    def seal(self) -> None:
+        """Finish the segment this process writes; the next append opens a new one."""
+        with self._segment_lock:
+            self._close_segment()
+
+    def close(self) -> None:
+        """Seal, and stop the reading threads."""
+        self.seal()
+        self._readers.shutdown(wait=True)
+        with self._files_lock:
+            self._files.clear()
+
+    def _commit(self, groups: Sequence[Sequence[_Checked]]) -> list[list[ContentRef]]:
+        with self._segment_lock:
+            try:
+                segment = self._writable(sum(len(r.content) for g in groups for r in g))
+                return self._write(segment, groups)
+            except OSError as exc:
+                self._abandon_segment()
+                reason = exc.strerror or str(exc)
+                raise StoreUnavailable("spool", f"content cannot be stored: {reason}") from exc
+
+    def _write(
+        self, segment: _Segment, groups: Sequence[Sequence[_Checked]]
+    ) -> list[list[ContentRef]]:
+        offset = segment.end
+        buffers: list[bytes] = []
+        result: list[list[ContentRef]] = []
+        for group in groups:
+            refs: list[ContentRef] = []
+            for record in group:
+                length = len(record.content)
+                refs.append(ContentRef(segment.number, offset, length, record.crc))
+                buffers += (_RECORD.pack(length, record.crc), record.content)
+                offset += _RECORD.size + length
+            result.append(refs)
+        _write_all(segment.fd, buffers, segment.end)
+        os.fdatasync(segment.fd)
+        segment.end = offset
+        return result
+
+    def _writable(self, size_bytes: int) -> _Segment:
+        """Return the segment to write to, a new one when it is time. Under the segment lock."""
+        segment = self._segment
+        if segment is not None and segment.pid != os.getpid():
+            # A forked child must not write where its parent does. Closing its copy of the
+            # descriptor leaves the parent's lock alone.
+            os.close(segment.fd)
+            segment = self._segment = None
+        if segment is not None and (
+            segment.end >= self._max_segment_bytes
+            or self._monotonic() - segment.opened_at >= self._max_segment_age_s
+        ):
+            self._close_segment()
+            segment = None
+        if segment is None:
+            segment = self._segment = self._create_segment()
+        room = os.fstatvfs(segment.fd)
+        if room.f_bavail * room.f_frsize < self._min_free_bytes + size_bytes:
+            free_mb = room.f_bavail * room.f_frsize >> 20
+            raise StoreUnavailable("spool", f"only {free_mb} MB of disk are left")
+        return segment
+
+    def _create_segment(self) -> _Segment:
+        if not self._directory.is_dir():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            _sync_directory(self._directory.parent)
+        unix_ms = int(self._wall() * 1000)
+        while True:
+            number = unix_ms * WRITERS + self._writer
+            try:
+                path = segment_path(self._directory, number)
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+                break
+            except FileExistsError:
+                unix_ms += 1
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            _write_all(fd, [_HEADER.pack(_MAGIC, _VERSION, 0, number)], 0)
+            os.fsync(fd)
+            _sync_directory(self._directory)
+        except OSError:
+            os.close(fd)
+            raise
+        return _Segment(fd, number, self._monotonic())
+
+    def _close_segment(self) -> None:
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            os.close(segment.fd)
+
+    def _abandon_segment(self) -> None:
+        """Cut the segment back to what is durable and leave it; what failed may half be there."""
+        segment, self._segment = self._segment, None
+        if segment is None:
+            return
+        with contextlib.suppress(OSError):  # then its tail is garbage that no reference names
+            os.ftruncate(segment.fd, segment.end)
+        os.close(segment.fd)
+
+    # ── reading ───────────────────────────────────────────────────────────────────────────────
+
+    async def read_many(self, refs: Sequence[ContentRef]) -> Sequence[bytes | None]:
+        """Return the bytes of each, None for what is missing or damaged."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self.read_now, refs)
+
+    def read_now(self, refs: Sequence[ContentRef]) -> list[bytes | None]:
+        """The same on the calling thread."""
+        return [self._read(ref) for ref in refs]
+
+    def _read(self, ref: ContentRef) -> bytes | None:
+        try:
+            file = self._open(ref.segment)
+            record = os.pread(file.fd, _RECORD.size + ref.length, ref.offset)
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            if exc.errno in _DAMAGE:
+                return None
+            raise StoreUnavailable("spool", exc.strerror or str(exc)) from exc
+        if record[: _RECORD.size] != _RECORD.pack(ref.length, ref.crc):
+            return None
+        content = record[_RECORD.size :]
+        return content if zlib.crc32(content) == ref.crc else None
+
+    def _open(self, number: int) -> _File:
+        now = self._monotonic()
+        with self._files_lock:
+            # In the order they were opened: a deleted segment's room is free again soon after.
+            while self._files:
+                oldest = next(iter(self._files))
+                if (
+                    now - self._files[oldest].opened_at < self._reuse_file_s
+                    and len(self._files) <= self._max_open_files
+                ):
+                    break
+                del self._files[oldest]
+            file = self._files.get(number)
+            if file is None:
+                path = segment_path(self._directory, number)
+                file = _File(os.open(path, os.O_RDONLY | os.O_CLOEXEC), now)
+                self._files[number] = file
+            return file
+
+    # ── upkeep ────────────────────────────────────────────────────────────────────────────────
+
+    def segments(self) -> list[SegmentInfo]:
+        """Return all segments of the directory, oldest first."""
+        found = [_inspect(path, now=self._wall()) for path in self._paths()]
+        return sorted((info for info in found if info is not None), key=lambda info: info.number)
+
+    def delete(self, numbers: Iterable[int]) -> list[int]:
+        """Delete those of these segments that are sealed; return which."""
+        deleted: list[int] = []
+        for number in numbers:
+            path = segment_path(self._directory, number)
+            info = _inspect(path, now=self._wall())
+            if info is None or not info.is_sealed:
+                continue
+            path.unlink(missing_ok=True)
+            with self._files_lock:
+                self._files.pop(number, None)
+            deleted.append(number)
+        return deleted
+
+    def _paths(self) -> list[Path]:
+        try:
+            return [p for p in self._directory.iterdir() if p.suffix == SUFFIX]
+        except FileNotFoundError:
+            return []
+
+
+def _inspect(path: Path, *, now: float) -> SegmentInfo | None:
+    """Return what a file is, None for one that is gone or none of ours."""
+    try:
+        number = int(path.stem, 16)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ValueError):
+        return None
+    try:
+        size_bytes = os.fstat(fd).st_size
+        age_s = max(0.0, now - number // WRITERS / 1000)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return SegmentInfo(number, size_bytes, age_s, is_sealed=False)
+        # Between its creation and its lock a segment has no header yet.
+        is_sealed = size_bytes >= _HEADER.size or age_s > _YOUNG_S
+        return SegmentInfo(number, size_bytes, age_s, is_sealed)
+    finally:
+        os.close(fd)
