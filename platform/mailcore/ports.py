@@ -338,8 +338,12 @@ class Shaper(Protocol):
         """
         ...
 
-    async def renew_slots(self, slots: Sequence[tuple[Path, str]]) -> None:
-        """Keep slots that are held; re-registers them if the store was emptied."""
+    async def renew_slots(self, slots: Sequence[tuple[Path, str]]) -> Sequence[Path]:
+        """Keep slots that are held; re-registers them if the store was emptied.
+
+        Return those paths for which somebody was refused a slot lately: idle connections of
+        these should be closed.
+        """
         ...
 
     async def close_slots(self, slots: Sequence[tuple[Path, str]]) -> None:
@@ -355,15 +359,22 @@ class Shaper(Protocol):
         """
         ...
 
-    async def return_grant(self, path: Path, *, unused: int, rate: Rate) -> None:
-        """Give allowance back that was not used."""
+    async def return_grant(self, path: Path, *, unused: int, rate: Rate, ticket: str = "") -> None:
+        """Give allowance back that was not used, of the grant that `ticket` names.
+
+        Only the last grant of a path can be undone: what others were granted after it stands.
+        """
         ...
 
-    async def take_bells(self, paths: Sequence[tuple[Path, int]]) -> Sequence[Path]:
+    async def take_bells(
+        self, paths: Sequence[tuple[Path, int]], *, mail_class: MailClass = MailClass.MAIN
+    ) -> Sequence[Path]:
         """Return those paths with fewer outstanding bells than wanted, and count one more."""
         ...
 
-    async def drop_bells(self, paths: Sequence[Path]) -> None:
+    async def drop_bells(
+        self, paths: Sequence[Path], *, mail_class: MailClass = MailClass.MAIN
+    ) -> None:
         """A drain of these paths is about to make its last claim."""
         ...
 

@@ -1,15 +1,26 @@
 """What a strategy allows a path: rate, connections, messages per connection, spacing.
 
-Gives    Rate, Grant, rate_of, connection_limit, messages_per_connection, average_speed,
-         share_schedule
-Takes    a compiled Strategy
+Gives    Rate, Grant, Speed, rate_of, connection_limit, messages_left, average_speed, spacing_s,
+         share_schedule, class_limit, Stream, streams
+Takes    a compiled Strategy, or a rate and the class of the mail
 Raises   nothing
-Follows  reference/mta-model.md §6 (messages per interval = connections × messages × attempts)
+Follows  reference/mta-model.md §6 (messages per interval = connections × messages × attempts);
+         design.md section 4: schedules 1 % under the rate, never a burst, and what is kept for
+         priority mail
+
+A part of a strategy that is 0 means "no limit of that kind", and makes the rate unlimited.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from mailcore.outcome import MailClass
+from mailcore.policy.model import Strategy
+
+UNDER_RATE = 0.99
+PRIORITY_SHARE = 0.1
+SMALLEST_SHARED_RATE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +30,103 @@ class Rate:
     count: int
     interval_s: float
 
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether nothing needs to be asked."""
+        return self.count <= 0 or self.interval_s <= 0
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
     """A schedule: `count` messages, the first after `first_s`, then one each `interval_s`.
 
-    `count` 0 means nothing now; ask again after `first_s`.
+    `count` 0 means nothing now; ask again after `first_s`. `ticket` names the grant when its
+    unused part is given back.
     """
 
     count: int
     first_s: float = 0.0
     interval_s: float = 0.0
+    ticket: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """The average speed of one source, as the panel shows it."""
+
+    per_minute: float
+    per_hour: float
+    per_day: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One evenly spaced sequence of sends on a path. The streams of a path never add up to more
+    than its rate."""
+
+    name: str
+    interval_s: float
+
+
+def rate_of(strategy: Strategy) -> Rate:
+    """Return the rate of one source to one site."""
+    return Rate(strategy.messages_per_interval, strategy.interval_s)
+
+
+def connection_limit(strategy: Strategy) -> int:
+    """Return how many connections a path may have at once; 0 is unlimited."""
+    return strategy.connections
+
+
+def messages_left(strategy: Strategy, *, sent: int) -> int | None:
+    """Return how many messages a connection may still carry, or None for any number."""
+    if strategy.messages_per_connection <= 0:
+        return None
+    return max(0, strategy.messages_per_connection - sent)
+
+
+def average_speed(strategy: Strategy) -> Speed | None:
+    """Return the speed of one source, or None when it is unlimited."""
+    rate = rate_of(strategy)
+    if rate.is_unlimited:
+        return None
+    per_second = rate.count / rate.interval_s
+    return Speed(per_second * 60, per_second * 3600, per_second * 86400)
+
+
+def spacing_s(rate: Rate) -> float:
+    """Return the time between two messages, 1 % longer than the rate asks; 0 when unlimited."""
+    if rate.is_unlimited:
+        return 0.0
+    return rate.interval_s / (rate.count * UNDER_RATE)
+
+
+def share_schedule(rate: Rate, *, want: int) -> Grant:
+    """Return the schedule of a path that one process has to itself."""
+    return Grant(max(0, want), 0.0, spacing_s(rate))
+
+
+def class_limit(limit: int, mail_class: MailClass) -> int:
+    """Return how many slots of a limit one class may hold; one of two or more is priority's."""
+    if mail_class is MailClass.PRIORITY or limit < 2:
+        return limit
+    return limit - 1
+
+
+def streams(rate: Rate, mail_class: MailClass) -> tuple[Stream, ...]:
+    """Return the streams a class may draw from, the preferred first; none when unlimited.
+
+    A tenth of a rate is a stream of priority's own, and priority may use the common stream while
+    that is idle. Two streams can each put one message at both ends of an interval, so a rate that
+    is shared gives up one message to stay within its count. A tenth of less than ten messages is
+    no message: such a rate stays one common stream.
+    """
+    if rate.is_unlimited:
+        return ()
+    if rate.count < SMALLEST_SHARED_RATE:
+        return (Stream("all", spacing_s(rate)),)
+    shared = spacing_s(Rate(rate.count - 1, rate.interval_s))
+    common = Stream("all", shared / (1 - PRIORITY_SHARE))
+    if mail_class is not MailClass.PRIORITY:
+        return (common,)
+    return (common, Stream("priority", shared / PRIORITY_SHARE))
