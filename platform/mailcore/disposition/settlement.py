@@ -1,11 +1,16 @@
-"""Decide what follows one attempt."""
+"""What the ledger is told: rows that end, rows that wait, the events of both.
+
+Gives    Finish, Defer, Settlement, Disposition
+Raises   nothing
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mailcore.outcome import RowState, WaitReason
+from mailcore.events import Event, encode_lines
+from mailcore.outcome import Outcome, RowState, WaitReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +46,18 @@ class Settlement:
     defer: Sequence[Defer]
     events: bytes
     event_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disposition:
+    """What follows a batch. `strays` are outcomes whose row was not given: nothing was decided."""
+
+    finish: tuple[Finish, ...]
+    defer: tuple[Defer, ...]
+    events: tuple[Event, ...]
+    strays: tuple[Outcome, ...] = ()
+
+    def settlement(self) -> Settlement:
+        """Return it as the ledger takes it, in one transaction."""
+        body = encode_lines(self.events) if self.events else b""
+        return Settlement(self.finish, self.defer, body, len(self.events))

@@ -1,0 +1,133 @@
+"""What becomes of rows without an attempt: expired, stopped, purged, unroutable, reclaimed.
+
+Gives    plan_expired, plan_stopped, plan_purged, plan_unroutable, plan_unknown_due,
+         plan_reclaimed, give_back
+Takes    rows
+Raises   nothing
+Follows  design.md section 3 steps 4, 5, 7 and 10
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+
+from mailcore.classify.replies import class_by_code
+from mailcore.disposition.attempt import GONE, LIFETIME_RULE, LOCAL_RULE, leave_unknown
+from mailcore.disposition.desk import NO_WORDS, Desk, Rulebook, Words
+from mailcore.disposition.settlement import Defer, Disposition
+from mailcore.envelope import QueuedRow
+from mailcore.events import EventKind
+from mailcore.outcome import BounceClass, BounceType, Outcome, RowState, Scope, Verdict, WaitReason
+from mailcore.policy.model import UnknownAction
+from mailcore.reply import SmtpReply
+
+UNKNOWN_RULE = "unknown_give_up"
+
+
+def plan_expired(
+    rows: Iterable[QueuedRow], *, rules: Rulebook, node: str, now: datetime
+) -> Disposition:
+    """End rows whose lifetime is over, in whatever state they are."""
+    reply = SmtpReply.local(554, "5.4.7", "the message's lifetime is over")
+    words = (BounceType.BOUNCE.value, BounceClass.EXPIRED.value, LIFETIME_RULE)
+    return _end_all(rows, EventKind.EXPIRED, reply, words, Desk(rules, node, now))
+
+
+def plan_stopped(
+    rows: Iterable[QueuedRow], *, reply: SmtpReply, rules: Rulebook, node: str, now: datetime
+) -> Disposition:
+    """End rows whose recipient is on a stop list; the reply says on which and why."""
+    return _end_all(rows, EventKind.STOPPED, reply, NO_WORDS, Desk(rules, node, now))
+
+
+def plan_purged(
+    rows: Iterable[QueuedRow], *, reply: SmtpReply, rules: Rulebook, node: str, now: datetime
+) -> Disposition:
+    """End rows an operator removes; the reply says who and why."""
+    return _end_all(rows, EventKind.PURGED, reply, NO_WORDS, Desk(rules, node, now))
+
+
+def plan_unroutable(
+    rows: Iterable[QueuedRow], *, reply: SmtpReply, rules: Rulebook, node: str, now: datetime
+) -> Disposition:
+    """End rows of a domain that takes no mail (no such domain, null MX)."""
+    bounce_class = class_by_code(reply)
+    bounce_type = BounceType.HARD if bounce_class in GONE else BounceType.BOUNCE
+    words = (bounce_type.value, bounce_class.value, LOCAL_RULE)
+    desk = Desk(rules, node, now)
+    return _end_all(rows, EventKind.BOUNCED, reply, words, desk, stage="dns")
+
+
+def plan_unknown_due(
+    rows: Iterable[QueuedRow], *, rules: Rulebook, node: str, now: datetime
+) -> Disposition:
+    """Decide over rows whose outcome stayed unknown for as long as their rule waits."""
+    desk = Desk(rules, node, now)
+    reply = SmtpReply.local(554, "5.4.2", "the outcome stayed unknown; the rule gives up")
+    words = (BounceType.BOUNCE.value, BounceClass.CONNECTION.value, UNKNOWN_RULE)
+    for row in rows:
+        action = rules.scenario(row).rule.unknown_action
+        if action is UnknownAction.GIVE_UP:
+            desk.end(row, EventKind.BOUNCED, _unattempted(row, reply, "dot"), words, 0)
+        elif action is UnknownAction.HOLD:
+            left_s = max(0.0, (row.expires_at - now).total_seconds())
+            desk.give_back(row, left_s, WaitReason.UNKNOWN_OUTCOME, RowState.UNKNOWN)
+        else:
+            desk.give_back(row, 0.0, WaitReason.RETRY, RowState.WAITING)
+    return desk.disposition()
+
+
+def plan_reclaimed(
+    rows: Iterable[QueuedRow],
+    *,
+    dotted: Collection[tuple[int, int]],
+    rules: Rulebook,
+    node: str,
+    now: datetime,
+) -> Disposition:
+    """Decide over rows of a dead process: those with a `dot` record of their claim are unknown,
+    all others are due now."""
+    desk = Desk(rules, node, now)
+    reply = SmtpReply.local(451, "4.4.2", "the process ended after the final dot was due")
+    for row in rows:
+        if (row.id, row.claim_no) in dotted:
+            leave_unknown(desk, row, _unattempted(row, reply, "dot"))
+        else:
+            desk.give_back(row, 0.0, WaitReason.RECLAIMED, RowState.WAITING)
+    return desk.disposition()
+
+
+def give_back(
+    rows: Iterable[QueuedRow], *, reason: WaitReason, delay_s: float = 0.0
+) -> tuple[Defer, ...]:
+    """Return rows unattempted: no attempt is counted and there is nothing to tell."""
+    return tuple(
+        Defer(
+            row.id,
+            row.claim_no,
+            delay_s,
+            reason,
+            pinned_source_id=row.pinned_source_id,
+            counts_attempt=False,
+        )
+        for row in rows
+    )
+
+
+def _end_all(
+    rows: Iterable[QueuedRow],
+    kind: EventKind,
+    reply: SmtpReply,
+    words: Words,
+    desk: Desk,
+    *,
+    stage: str = "",
+) -> Disposition:
+    for row in rows:
+        desk.end(row, kind, _unattempted(row, reply, stage), words, 0)
+    return desk.disposition()
+
+
+def _unattempted(row: QueuedRow, reply: SmtpReply, stage: str) -> Outcome:
+    return Outcome(row.id, row.claim_no, Verdict.UNKNOWN, Scope.RECIPIENT, reply, stage)
