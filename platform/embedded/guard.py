@@ -58,12 +58,13 @@ class Log:
         self._size = os.fstat(self._fd).st_size
 
     def write(self, data: bytes) -> None:
-        if self._size > self._bound:
-            os.close(self._fd)
-            os.replace(self._path, f"{self._path}.1")
-            self._open()
         # A full disk must not end the service: the line is lost, the mail is not.
         with contextlib.suppress(OSError):
+            if self._size > self._bound:
+                os.replace(self._path, f"{self._path}.1")
+                outgrown = self._fd
+                self._open()
+                os.close(outgrown)
             self._size += os.write(self._fd, data)
 
 
@@ -251,7 +252,7 @@ class Guard:
 
     def _drain(self, fd: int) -> bool:
         """Copy what is there to the log; False at the end of the output."""
-        while True:
+        for _ in range(16):  # then look at the rest of the world: some never stop talking
             try:
                 data = os.read(fd, 65536)
             except BlockingIOError:
@@ -259,6 +260,7 @@ class Guard:
             if not data:
                 return False
             self._log.write(data)
+        return True
 
 
 def main(argument: str) -> int:

@@ -36,11 +36,25 @@ class Identity:
     system_home: Path = SYSTEM_HOME
 
     def data_dir(self, wanted: Path) -> Path:
-        """Return `wanted`, or a directory of the system home if this user cannot reach it."""
-        if self.uid is None or can_others_reach(wanted.parent):
-            return wanted
+        """Return `wanted`, or a directory of the system home if this user cannot reach it, or if
+        the data went there when it was made."""
         digest = hashlib.sha256(os.fsencode(wanted.resolve())).hexdigest()[:16]
-        return self.system_home / digest / wanted.name
+        outside = self.system_home / digest / wanted.name
+        if self.uid is None:
+            return outside if outside.exists() and not wanted.exists() else wanted
+        return wanted if can_others_reach(wanted.parent) else outside
+
+    def adopt(self, data: Path, wanted: Path) -> None:
+        """Take over data that was made under another identity of the same machine."""
+        if data != wanted and wanted.exists():
+            data.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            shutil.move(wanted, data)
+        if os.geteuid() != 0 or not data.exists():
+            return
+        uid, gid = self.uid or 0, self.gid or 0
+        if data.stat().st_uid != uid:
+            for path in (data, *data.rglob("*")):
+                os.chown(path, uid, gid, follow_symlinks=False)
 
     def give(self, *paths: Path) -> None:
         """Make this user the owner."""
@@ -54,9 +68,9 @@ def choose_identity(
 ) -> Identity:
     """Return how PostgreSQL is to be run by this process."""
     if os.geteuid() != 0:
-        return Identity(bin_dir)
+        return Identity(bin_dir, system_home=system_home)
     if allow_namespace and has_namespaces():
-        return Identity(bin_dir, NAMESPACE)
+        return Identity(bin_dir, NAMESPACE, system_home=system_home)
     try:
         user = pwd.getpwnam(UNPRIVILEGED)
     except KeyError as exc:

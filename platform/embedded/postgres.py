@@ -93,12 +93,14 @@ class Postgres:
 
     def create(self, env: Mapping[str, str]) -> None:
         """Make the cluster unless it is there; a half-made one never takes its place."""
+        self.identity.adopt(self.data, self.run_dir.data(NAME))
         if (self.data / "PG_VERSION").exists():
             return
         log_path = self.run_dir.log / f"{NAME}.log"
+        self.data.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._remove_drafts()
         draft = self.data.with_name(f".{self.data.name}.{secrets.token_hex(4)}")
-        draft.mkdir(mode=0o700, parents=True)
+        draft.mkdir(mode=0o700)
         password_file = draft.with_name(f"{draft.name}.pw")
         write_private(password_file, self.run_dir.password(NAME) + "\n")
         self.identity.give(draft, password_file)

@@ -11,11 +11,12 @@ started again, and not stopped by us. What we started is watched, restarted with
 dies, and ended by its guard should this process be killed.
 """
 
+import functools
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -86,7 +87,7 @@ class Stack:
         self._durable = durable
         self._timeout_s = start_timeout_s
         self._addresses: dict[str, Mapping[str, str | int]] = {}
-        self._mutex = threading.Lock()
+        self._giving_up = threading.Event()
         self._supervisor = Supervisor(
             self._run_dir.log, say=say, on_start=self._note_start, stop_in_order=False
         )
@@ -94,13 +95,11 @@ class Stack:
     def start(self) -> dict[str, str]:
         """Find or start what is wanted and return the URLs of everything."""
         self._run_dir.create()
+        self._giving_up.clear()
         try:
             with self._run_dir.starting(self._timeout_s):
                 missing = [name for name in self._wanted() if not self._find(name)]
-                if missing:
-                    with ThreadPoolExecutor(len(missing)) as pool:
-                        for _ in pool.map(self._launch, missing):
-                            pass
+                self._launch_all(missing)
         except BaseException:
             self.stop()
             raise
@@ -182,13 +181,28 @@ class Stack:
         except OSError:
             return False
 
+    def _launch_all(self, names: Sequence[str]) -> None:
+        """Start services side by side. The first failure, or Ctrl-C, ends the wait for all."""
+        if not names:
+            return
+        with ThreadPoolExecutor(len(names)) as pool:
+            try:
+                for launch in as_completed([pool.submit(self._launch, name) for name in names]):
+                    launch.result()
+            except BaseException:
+                self._giving_up.set()
+                self._supervisor.stop()
+                raise
+
     def _launch(self, name: str) -> None:
         """Start one service; again on another port if its own was taken meanwhile."""
         if name == postgres.NAME:
-            self._postgres().create(self._service_environment())
+            self._postgres.create(self._service_environment())
         for tries_left in reversed(range(PORT_TRIES)):
             address = self._new_address(name)
             self._addresses[name] = address
+            if self._giving_up.is_set():
+                return
             self._supervisor.add_child(self._child(name, address))
             try:
                 self._supervisor.start(name)
@@ -203,20 +217,20 @@ class Stack:
         last = self._run_dir.read_record(name).address
         if name == clickhouse.NAME:
             return {"path": str(Chdb(self._run_dir).socket_path(last.get("path")))}
-        with self._mutex:
-            return {"port": free_port(preferred=last.get("port"))}
+        return {"port": free_port(preferred=last.get("port"))}
 
     def _child(self, name: str, address: Mapping[str, str | int]) -> Child:
         env = self._service_environment()
         timeout_s = self._timeout_s
         if name == postgres.NAME:
-            return self._postgres().child(int(address["port"]), env, ready_timeout_s=timeout_s)
+            return self._postgres.child(int(address["port"]), env, ready_timeout_s=timeout_s)
         if name == valkey.NAME:
             server = Valkey(self._run_dir, durable=self._durable)
             return server.child(int(address["port"]), env, ready_timeout_s=timeout_s)
         owner = Chdb(self._run_dir)
         return owner.child(Path(str(address["path"])), env, ready_timeout_s=timeout_s)
 
+    @functools.cached_property
     def _postgres(self) -> Postgres:
         return Postgres(self._run_dir, choose_identity(postgres_bin()), durable=self._durable)
 
@@ -234,7 +248,7 @@ class Stack:
             raise StartError(name, "start() has not been called")
         address = self._addresses[name]
         if name == postgres.NAME:
-            return self._postgres().url(int(address["port"]))
+            return self._postgres.url(int(address["port"]))
         if name == clickhouse.NAME:
             return Chdb(self._run_dir).url(Path(str(address["path"])))
         is_broker = variable == "BROKER_URL"

@@ -86,7 +86,7 @@ class Supervisor:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._watcher: threading.Thread | None = None
-        self._wake_r, self._wake_w = socket.socketpair()
+        self._waker: socket.socket | None = None
         self._closing = False
 
     def add(
@@ -133,11 +133,10 @@ class Supervisor:
             self._closing = False
             wanted = [self._slots[name] for name in names] if names else self._slots.values()
             fresh = [slot for slot in wanted if slot.state in _STARTABLE]
-            for slot in fresh:
-                self._launch(slot)
             self._run_watcher()
-        for slot in fresh:
-            self._await_ready(slot)
+            begun = [(slot, self._launch(slot)) for slot in fresh]
+        for slot, run in begun:
+            self._await_ready(slot, run)
 
     def stop(self) -> None:
         """Stop every process, the last added first, and return when all are gone."""
@@ -154,7 +153,6 @@ class Supervisor:
         watcher = self._watcher
         if watcher is not None and watcher is not threading.current_thread():
             watcher.join(5)
-            self._watcher = None
 
     def pids(self) -> dict[str, int]:
         """Name to pid of every process that runs now."""
@@ -171,7 +169,7 @@ class Supervisor:
                 for name, slot in self._slots.items()
             }
 
-    def _launch(self, slot: _Slot) -> None:
+    def _launch(self, slot: _Slot) -> _Run:
         """Start the guard of one process. The lock is held."""
         child = slot.child
         ours, theirs = socket.socketpair()
@@ -185,25 +183,24 @@ class Supervisor:
                 start_new_session=True,
             )
         ours.setblocking(False)
-        slot.run = _Run(guard, ours, time.monotonic())
+        slot.run = run = _Run(guard, ours, time.monotonic())
         slot.state = ChildState.STARTING
         slot.ended.clear()
         self._wake()
+        return run
 
-    def _await_ready(self, slot: _Slot) -> None:
+    def _await_ready(self, slot: _Slot, run: _Run) -> None:
         child = slot.child
         deadline = time.monotonic() + child.ready_timeout_s
-        first = slot.run
         with self._changed:
-            while slot.state is ChildState.STARTING and slot.run is first:
+            while slot.state is ChildState.STARTING and slot.run is run:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     reason = f"not ready within {child.ready_timeout_s:g} s"
                     raise StartError(child.name, reason, tail(slot.log))
                 self._changed.wait(left)
-            if slot.state is not ChildState.RUNNING or slot.run is not first:
-                reason = "it was stopped" if first is None else _how_it_ended(first)
-                raise StartError(child.name, reason, tail(slot.log))
+            if slot.state is not ChildState.RUNNING or slot.run is not run:
+                raise StartError(child.name, f"it {_how_it_ended(run)}", tail(slot.log))
 
     def _hang_up(self, slot: _Slot) -> None:
         with self._lock, contextlib.suppress(OSError):
@@ -224,33 +221,35 @@ class Supervisor:
 
     def _run_watcher(self) -> None:
         if self._watcher is None or not self._watcher.is_alive():
-            self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+            wake, self._waker = socket.socketpair()
+            self._watcher = threading.Thread(
+                target=self._watch, args=(wake, self._waker), name="supervisor", daemon=True
+            )
             self._watcher.start()
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._wake_w.send(b".", socket.MSG_DONTWAIT)
+        with contextlib.suppress(OSError):
+            if self._waker is not None:
+                self._waker.send(b".", socket.MSG_DONTWAIT)
 
-    def _watch(self) -> None:
+    def _watch(self, wake: socket.socket, waker: socket.socket) -> None:
         """Follow every guard until `stop` has seen the last one end."""
-        while True:
-            with self._lock:
-                runs = {s.run.control: s for s in self._slots.values() if s.run is not None}
-                if self._closing and not runs:
-                    return
-                patience = self._patience()
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._wake_r, selectors.EVENT_READ)
-                for control in runs:
-                    selector.register(control, selectors.EVENT_READ)
-                heard = [key.fileobj for key, _ in selector.select(patience)]
-            with self._lock:
-                for slot in [runs[c] for c in runs if c in heard]:
-                    self._listen(slot)
-                if self._wake_r in heard:
-                    self._wake_r.recv(4096)
-                self._relaunch_due()
-            self._probe()
+        with wake, waker:
+            while True:
+                with self._lock:
+                    runs = {s.run.control: s for s in self._slots.values() if s.run is not None}
+                    if self._closing and not runs:
+                        self._watcher = None
+                        return
+                    patience = self._patience()
+                heard = _readable([wake, *runs], patience)
+                with self._lock:
+                    for slot in [runs[c] for c in runs if c in heard]:
+                        self._listen(slot)
+                    if wake in heard:
+                        wake.recv(4096)
+                    self._relaunch_due()
+                self._probe()
 
     def _patience(self) -> float | None:
         if any(s.state is ChildState.STARTING for s in self._slots.values()):
@@ -281,8 +280,12 @@ class Supervisor:
             case {"event": "started", "pid": int(pid)}:
                 run.pid = pid
                 identity = ProcessId.of(pid)
-                if self._on_start is not None and identity is not None:
+                if self._on_start is None or identity is None:
+                    return
+                try:
                     self._on_start(slot.child.name, identity)
+                except OSError as exc:  # a full disk must not end the watch
+                    self._say(f"{slot.child.name}: its record cannot be written: {exc}")
             case {"event": "ended", "code": int(code)}:
                 run.code = code
             case {"event": "failed", "reason": str(reason)}:
@@ -349,6 +352,13 @@ class Supervisor:
 _STARTABLE = (ChildState.IDLE, ChildState.STOPPED)
 
 
+def _readable(sockets: Sequence[socket.socket], timeout_s: float | None) -> set[object]:
+    with selectors.DefaultSelector() as selector:
+        for each in sockets:
+            selector.register(each, selectors.EVENT_READ)
+        return {key.fileobj for key, _ in selector.select(timeout_s)}
+
+
 def _is_ready(child: Child) -> bool:
     if child.ready is None:
         return True
@@ -360,7 +370,7 @@ def _is_ready(child: Child) -> bool:
 
 def _how_it_ended(run: _Run) -> str:
     if run.reason is not None:
-        return run.reason
+        return f"could not be run: {run.reason}"
     if run.code is None:
         return "lost its guard"
     if run.code < 0:
