@@ -12,7 +12,7 @@ loop. Ports of event and upkeep work are plain, because their tasks run on Celer
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -52,17 +52,25 @@ class TransportError(PostfleetError):
     """The line to a mail server failed before it gave its verdict.
 
     `scope` says who has to wait, `stage` where it happened, `after_dot` whether the whole content
-    had been sent. Subclasses name the kind.
+    had been sent. `decided` holds, in the order of the forward-paths, the replies of those who
+    had theirs before; None for the others. Subclasses name the kind.
     """
 
     def __init__(
-        self, reply: SmtpReply, *, scope: Scope, stage: str, after_dot: bool = False
+        self,
+        reply: SmtpReply,
+        *,
+        scope: Scope,
+        stage: str,
+        after_dot: bool = False,
+        decided: tuple[RecipientReply | None, ...] = (),
     ) -> None:
         super().__init__(f"{stage}: {reply}")
         self.reply = reply
         self.scope = scope
         self.stage = stage
         self.after_dot = after_dot
+        self.decided = decided
 
 
 class ConnectFailed(TransportError):
@@ -412,6 +420,111 @@ class Vault(Protocol):
 
     async def open(self, secret_ref: str) -> bytes:
         """Return the secret in clear. Raises StoreUnavailable, or LookupError when gone."""
+        ...
+
+
+# ── upkeep ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class DeadIncarnation:
+    """A process life whose lease ran out: its number, where it lived, its journal's name."""
+
+    number: int
+    node: str
+    process: str
+    journal: str
+
+
+class Chores(Protocol):
+    """The queue in SQL, as upkeep uses it. Plain, for threads. Raises StoreUnavailable."""
+
+    def select_expired(self, *, incarnation: int, limit: int) -> Sequence[QueuedRow]:
+        """Lease waiting and unknown rows whose lifetime is over."""
+        ...
+
+    def unknown_due(self, *, incarnation: int, limit: int) -> Sequence[QueuedRow]:
+        """Lease rows of unknown outcome whose due time has come."""
+        ...
+
+    def dead_incarnations(
+        self, *, node: str, lease_s: float, lost_after_s: float
+    ) -> Sequence[DeadIncarnation]:
+        """Return those of this node past their lease, and those of others lost for long."""
+        ...
+
+    def reclaim(self, incarnation: int) -> int:
+        """Let all rows an incarnation still leases wait, due now; return how many."""
+        ...
+
+    def bury(self, incarnation: int) -> None:
+        """End an incarnation for good."""
+        ...
+
+    def recount_lanes(self) -> int:
+        """Count every lane's rows; mend counts that differ; return how many lanes did."""
+        ...
+
+    def segments_in_use(self, segments: Sequence[int]) -> Collection[int]:
+        """Return those of these spool segments that a row points at."""
+        ...
+
+    def prune_outbox(self, kept_s: float) -> int:
+        """Delete batches older than this that every consumer has seen."""
+        ...
+
+    def prune_idempotency(self, kept_s: float) -> int:
+        """Delete answers older than this."""
+        ...
+
+    def prune_routes(self) -> int:
+        """Delete routes that are no longer valid."""
+        ...
+
+    def drop_empty_lanes(self) -> int:
+        """Delete lanes that have been empty for a while."""
+        ...
+
+
+class Recovery(Protocol):
+    """What a dead process's journal tells."""
+
+    @property
+    def outcomes(self) -> Sequence[Outcome]:
+        """Outcomes that may not have been settled."""
+        ...
+
+    @property
+    def dots(self) -> Sequence[tuple[int, int]]:
+        """(row id, claim number) of transactions whose dot may have been sent."""
+        ...
+
+
+class JournalShelf(Protocol):
+    """The journals on this node's disk. Plain, for threads."""
+
+    def is_alive(self, name: str) -> bool:
+        """Whether the process that owns it lives (it holds its lock)."""
+        ...
+
+    def recover(self, name: str) -> Recovery | None:
+        """Return what a dead process left; None if it lives or left nothing."""
+        ...
+
+    def discard(self, name: str) -> None:
+        """Delete it, once it is settled."""
+        ...
+
+
+class SpoolShelf(Protocol):
+    """The segments on this node's disk. Plain, for threads."""
+
+    def sealed_segments(self, *, older_than_s: float) -> Sequence[int]:
+        """Return segments nobody writes to any more, and has not for this long."""
+        ...
+
+    def delete(self, segments: Sequence[int]) -> Sequence[int]:
+        """Delete them; return those that are gone."""
         ...
 
 
