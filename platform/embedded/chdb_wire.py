@@ -48,17 +48,13 @@ class Request:
 
     @classmethod
     def parse(cls, header: Mapping[str, object], body: bytes) -> Self:
-        settings, params = header.get("settings") or {}, header.get("params") or {}
-        for name, value in (("settings", settings), ("params", params)):
-            if not isinstance(value, dict):
-                raise RequestError(MALFORMED, f"{name}: an object is wanted")
         request = cls(
             _text(header, "query", ""),
             body,
             _text(header, "format", "JSONEachRow"),
             _text(header, "database", "default"),
-            settings if isinstance(settings, dict) else {},
-            params if isinstance(params, dict) else {},
+            _object(header, "settings"),
+            _object(header, "params"),
         )
         if not request.query.strip():
             raise RequestError(MALFORMED, "query: it is empty")
@@ -87,6 +83,15 @@ def _text(header: Mapping[str, object], name: str, default: str) -> str:
         return default
     if not isinstance(value, str):
         raise RequestError(MALFORMED, f"{name}: a text is wanted")
+    return value
+
+
+def _object(header: Mapping[str, object], name: str) -> Mapping[str, object]:
+    value = header.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise RequestError(MALFORMED, f"{name}: an object is wanted")
     return value
 
 
