@@ -1,0 +1,138 @@
+"""Opening SMTP sessions: connect, greeting, EHLO, STARTTLS.
+
+Gives    SmtpConnector (the port `Connector`), Timeouts
+Takes    timeouts, whether to stay on loopback; an endpoint per session
+Raises   ConnectFailed, TimedOut, TlsFailed, Disconnected
+Follows  RFC 5321 §3.1, RFC 3207 (STARTTLS; opportunistic as in RFC 7435: the certificate is not
+         checked, since without STARTTLS the mail would go in clear)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import socket
+import ssl
+
+from mailcore.outcome import Scope
+from mailcore.ports import ConnectFailed, Endpoint, TimedOut, TlsFailed
+from mailcore.reply import SmtpReply
+from mailio.smtp_protocol import SmtpProtocol
+from mailio.smtp_transaction import Timeouts as Timeouts
+
+# Linux's IP_BIND_ADDRESS_NO_PORT: choose the port at connect, so that one source address is not
+# limited to the 28,000 ephemeral ports in all, but per destination.
+_IP_BIND_ADDRESS_NO_PORT = 24
+_OUR_FAULTS = frozenset({errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EACCES, errno.EMFILE})
+
+
+def _tls_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _connect_failed(reason: str, *, scope: Scope = Scope.HOST) -> ConnectFailed:
+    return ConnectFailed(SmtpReply.local(451, "4.4.1", reason), scope=scope, stage="connect")
+
+
+class SmtpConnector:
+    """Opens sessions; the engine owns them."""
+
+    def __init__(
+        self, timeouts: Timeouts | None = None, *, confine_to_loopback: bool = False
+    ) -> None:
+        self._timeouts = timeouts or Timeouts()
+        self._confine_to_loopback = confine_to_loopback
+        self._tls_context = _tls_context()
+
+    async def connect(self, endpoint: Endpoint) -> SmtpProtocol:
+        """Return a session ready for MAIL, or raise TransportError."""
+        if self._confine_to_loopback and not _is_loopback(endpoint.address):
+            raise _connect_failed(f"lab mode: {endpoint.address} is not on loopback")
+        loop = asyncio.get_running_loop()
+        protocol = SmtpProtocol(endpoint, self._timeouts, loop)
+        sock = await self._connected_socket(endpoint, loop)
+        try:
+            transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
+        except OSError as exc:
+            sock.close()
+            raise _connect_failed(f"{endpoint.address}: {exc.strerror or exc}") from exc
+        try:
+            if not await protocol.opened:
+                await self._start_tls(protocol, transport, endpoint, loop)
+                await protocol.opened
+        except BaseException:
+            # Cancelled or failed: either way nobody will use the line.
+            protocol.abandon("the session was given up while it was opened")
+            raise
+        return protocol
+
+    async def _connected_socket(
+        self, endpoint: Endpoint, loop: asyncio.AbstractEventLoop
+    ) -> socket.socket:
+        family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as exc:
+            raise _connect_failed(f"no socket: {exc.strerror}", scope=Scope.SOURCE) from exc
+        try:
+            sock.setblocking(False)
+            if endpoint.source_address:
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((endpoint.source_address, 0))
+            async with asyncio.timeout(self._timeouts.connect_s) as deadline:
+                await loop.sock_connect(sock, (endpoint.address, endpoint.port))
+        except OSError as exc:
+            sock.close()
+            if isinstance(exc, TimeoutError) and deadline.expired():
+                reply = SmtpReply.local(451, "4.4.1", f"{endpoint.address}: connect timed out")
+                raise TimedOut(reply, scope=Scope.HOST, stage="connect") from exc
+            scope = Scope.SOURCE if exc.errno in _OUR_FAULTS else Scope.HOST
+            reason = exc.strerror or str(exc)
+            source = f" from {endpoint.source_address}" if scope is Scope.SOURCE else ""
+            raise _connect_failed(f"{endpoint.address}{source}: {reason}", scope=scope) from exc
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def _start_tls(
+        self,
+        protocol: SmtpProtocol,
+        transport: asyncio.Transport,
+        endpoint: Endpoint,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        reason = ""
+        try:
+            async with asyncio.timeout(self._timeouts.tls_s):
+                encrypted = await loop.start_tls(
+                    transport,
+                    protocol,
+                    self._tls_context,
+                    server_hostname=endpoint.host or None,
+                    ssl_handshake_timeout=self._timeouts.tls_s,
+                )
+        except TimeoutError:
+            reason = "the TLS handshake timed out"
+        except (OSError, ssl.SSLError) as exc:
+            reason = f"the TLS handshake failed: {exc}"
+        else:
+            if encrypted is not None:
+                protocol.tls_established(encrypted)
+                return
+            reason = "the connection was lost in the TLS handshake"
+        reply = SmtpReply.local(451, "4.7.5", reason)
+        raise TlsFailed(reply, scope=Scope.HOST, stage="starttls")

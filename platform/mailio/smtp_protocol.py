@@ -1,0 +1,342 @@
+"""One SMTP session on a socket: bytes, deadlines and flow control around the dialogue.
+
+Gives    SmtpProtocol (a `mailcore.ports.Connection` once it is open)
+Takes    an endpoint, timeouts, a running event loop
+Raises   TransportError kinds, through the futures `opened` and `replies`
+Follows  RFC 5321 §4.5.3.2 (timeouts); what to say and what a reply means: mailcore.transaction
+
+Costs that matter: one write per step, no task and no timer per message. The one timer of a
+session is armed for the earliest deadline it may have to keep and looks again when it fires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from mailcore.outcome import Scope, SessionInfo
+from mailcore.policy.model import TlsMode
+from mailcore.ports import (
+    ConnectFailed,
+    Disconnected,
+    Endpoint,
+    TimedOut,
+    TlsFailed,
+    TransportError,
+    WireMessage,
+    Withheld,
+)
+from mailcore.reply import SmtpReply
+from mailcore.transaction import (
+    Dialogue,
+    Done,
+    Failed,
+    FaultKind,
+    Ready,
+    SendContent,
+    Stage,
+    StartTls,
+    Step,
+    Write,
+    dot_stuffed,
+)
+from mailio.smtp_transaction import SmtpTransaction, Timeouts, fail_future
+
+BLOCK_BYTES = 128 * 1024
+_KINDS: dict[FaultKind, type[TransportError]] = {
+    FaultKind.REFUSED: ConnectFailed,
+    FaultKind.TLS: TlsFailed,
+    FaultKind.BROKEN: Disconnected,
+}
+
+
+class SmtpProtocol(asyncio.Protocol):
+    """A session from connect to close."""
+
+    def __init__(
+        self, endpoint: Endpoint, timeouts: Timeouts, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._loop = loop
+        self._endpoint = endpoint
+        self._timeouts = timeouts
+        self._stage_timeouts = timeouts.of_stages()
+        self._dialogue = Dialogue(
+            endpoint.ehlo_name,
+            wants_tls=endpoint.tls is TlsMode.OPPORTUNISTIC,
+            requires_tls=endpoint.tls is TlsMode.REQUIRED,
+        )
+        self._transport: asyncio.Transport | None = None
+        self._lost: asyncio.Future[None] = loop.create_future()
+        self._answered: asyncio.Future[None] | None = None
+        self._is_tls_negotiated = False
+        self._is_paused = False
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._sending: SmtpTransaction | None = None
+        self._unsent = memoryview(b"")
+        # True: the session takes transactions; False: it is time for the TLS handshake.
+        self.opened: asyncio.Future[bool] = loop.create_future()
+        self.session = SessionInfo(
+            mx_host=endpoint.host,
+            mx_address=endpoint.address,
+            source_address=endpoint.source_address,
+            ehlo_name=endpoint.ehlo_name,
+        )
+
+    # -- what the engine uses
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another transaction may begin."""
+        transport = self._transport
+        return (
+            self._dialogue.is_ready
+            and self._answered is None
+            and transport is not None
+            and not transport.is_closing()
+        )
+
+    def begin(self, message: WireMessage, *, before_dot: Callable[[], bool]) -> SmtpTransaction:
+        """Start a transaction; the previous one's content must have been sent."""
+        transaction = SmtpTransaction(message, before_dot, self._loop)
+        if self._sending is not None:
+            raise RuntimeError("the content of the previous transaction is still being sent")
+        if self.is_usable:
+            self._run(self._dialogue.begin(transaction))
+        else:
+            reply = SmtpReply.local(451, "4.4.2", "the session was closed before MAIL")
+            transaction.fail(Disconnected(reply, scope=Scope.SESSION, stage="mail"))
+        return transaction
+
+    async def close(self) -> None:
+        """Say QUIT, wait a little, close."""
+        transport = self._transport
+        if transport is None or self._lost.done():
+            return
+        if self.is_usable and self._dialogue.awaits is None and self._sending is None:
+            self._answered = self._loop.create_future()
+            transport.write(b"QUIT\r\n")
+            await asyncio.wait(
+                (self._answered, self._lost),
+                timeout=self._timeouts.quit_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        self.abandon("the session was closed by us")
+
+    # -- what the connector uses
+
+    def abandon(self, reason: str) -> None:
+        """Drop the line now; who has no reply yet is told that it was lost."""
+        reply = SmtpReply.local(451, "4.4.2", reason)
+        self._break(Disconnected, reply, scope=Scope.SESSION)
+
+    def tls_established(self, transport: asyncio.Transport) -> None:
+        """Go on under TLS, through the transport that encrypts."""
+        self._transport = transport
+        self._is_tls_negotiated = True
+        self.opened = self._loop.create_future()
+        if self._dialogue.is_over:
+            self._fail_opening(Disconnected, "the connection was lost in the TLS handshake")
+            return
+        self._run(self._dialogue.tls_established())
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The TCP connection is there: wait for the greeting."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._await_next()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the server."""
+        if self._answered is not None:
+            if not self._answered.done():
+                self._answered.set_result(None)
+        elif self.opened.done() and not self._dialogue.is_ready:
+            # Between 220 and the handshake, or after the end: nothing said now counts.
+            return
+        else:
+            dialogue = self._dialogue
+            before = dialogue.reply_count
+            steps = dialogue.receive(data)
+            # Half a reply moves no deadline, or a peer could hold us by a byte now and then.
+            if steps or dialogue.reply_count != before:
+                self._run(steps)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The line is gone, by whomever."""
+        if not self._lost.done():
+            self._lost.set_result(None)
+        if not self._dialogue.is_over:
+            stage = self._stage()
+            reason = f"connection lost at {stage}" + (f": {exc}" if exc else "")
+            self._break(Disconnected, SmtpReply.local(451, "4.4.2", reason))
+        self._disarm()
+
+    def pause_writing(self) -> None:
+        """The peer reads slower than we write."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self._is_paused = False
+        if self._sending is not None:
+            self._send_blocks(self._sending)
+
+    # -- steps
+
+    def _run(self, steps: list[Step]) -> None:
+        transport = self._transport
+        for step in steps:
+            if isinstance(step, Write):
+                if transport is not None:
+                    transport.write(step.data)
+            elif isinstance(step, Done):
+                cast(SmtpTransaction, step.transaction).finish()
+            elif isinstance(step, SendContent):
+                self._send_content(cast(SmtpTransaction, step.transaction))
+            elif isinstance(step, Failed):
+                self._break(_KINDS[step.kind], step.reply, scope=step.scope, stage=step.stage)
+            else:
+                self._open(step)
+        if not self._dialogue.is_over:
+            self._await_next()
+
+    def _open(self, step: Ready | StartTls) -> None:
+        if isinstance(step, Ready):
+            self._describe()
+        if not self.opened.done():
+            self.opened.set_result(isinstance(step, Ready))
+
+    def _describe(self) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        tls = transport.get_extra_info("ssl_object")
+        cipher = tls.cipher() if tls is not None else None
+        own = transport.get_extra_info("sockname")
+        self.session = SessionInfo(
+            mx_host=self._endpoint.host,
+            mx_address=self._endpoint.address,
+            source_address=self._endpoint.source_address or (own[0] if own else ""),
+            ehlo_name=self._endpoint.ehlo_name,
+            tls_version=(tls.version() or "") if tls is not None else "",
+            tls_cipher=cipher[0] if cipher else "",
+        )
+
+    # -- content
+
+    def _send_content(self, transaction: SmtpTransaction) -> None:
+        content = dot_stuffed(transaction.message.content)
+        if len(content) > BLOCK_BYTES:
+            self._sending = transaction
+            self._unsent = memoryview(content)
+            self._send_blocks(transaction)
+        else:
+            self._end_content(transaction, content)
+
+    def _send_blocks(self, transaction: SmtpTransaction) -> None:
+        transport = self._transport
+        while self._unsent and not self._is_paused and transport is not None:
+            block, self._unsent = self._unsent[:BLOCK_BYTES], self._unsent[BLOCK_BYTES:]
+            transport.write(block)
+        if self._sending is not transaction:
+            return
+        if self._unsent or self._is_paused:
+            self._set_deadline(self._timeouts.block_s)
+            return
+        self._sending = None
+        self._end_content(transaction, b"")
+        self._await_next()
+
+    def _end_content(self, transaction: SmtpTransaction, content: bytes) -> None:
+        transport = self._transport
+        if transport is None or self._dialogue.is_over:
+            return
+        if not transaction.before_dot():
+            reply = SmtpReply.local(451, "4.3.0", "withheld before the final dot")
+            self._break(Withheld, reply, scope=Scope.SESSION)
+            return
+        transport.write(content + b".\r\n")
+        self._dialogue.dot_sent(transaction)
+        transaction.note_content_sent()
+
+    # -- the end
+
+    def _stage(self) -> str:
+        if self._sending is not None:
+            return Stage.DATA.value
+        stage = self._dialogue.awaits
+        return stage.value if stage is not None else Stage.MAIL.value
+
+    def _fail_opening(self, kind: type[TransportError], reason: str) -> None:
+        reply = SmtpReply.local(451, "4.4.2", reason)
+        fail_future(self.opened, kind(reply, scope=Scope.HOST, stage="starttls"))
+
+    def _break(
+        self,
+        kind: type[TransportError],
+        reply: SmtpReply,
+        *,
+        scope: Scope | None = None,
+        stage: str | None = None,
+    ) -> None:
+        """End the session: the oldest transaction fails as `kind`, those behind it as lost."""
+        stage = stage or self._stage()
+        was_open = self.opened.done() and self._dialogue.is_ready
+        scope = scope or (Scope.SESSION if was_open else Scope.HOST)
+        self._sending = None
+        self._unsent = memoryview(b"")
+        for transaction in self._dialogue.break_off():
+            cast(SmtpTransaction, transaction).fail(
+                kind(
+                    reply,
+                    scope=scope,
+                    stage=transaction.stage.value,
+                    after_dot=transaction.is_dot_sent,
+                    decided=tuple(transaction.verdicts),
+                )
+            )
+            kind, scope = Disconnected, Scope.SESSION
+        fail_future(self.opened, kind(reply, scope=scope, stage=stage))
+        self._disarm()
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- deadlines
+
+    def _await_next(self) -> None:
+        """Keep the deadline of what is due next."""
+        if self._sending is not None:
+            return
+        stage = self._dialogue.awaits
+        if stage is None:
+            self._deadline = 0.0
+        else:
+            self._set_deadline(self._stage_timeouts[stage])
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._deadline = self._loop.time() + seconds
+        timer = self._timer
+        if timer is None or timer.when() > self._deadline:
+            self._disarm()
+            self._timer = self._loop.call_at(self._deadline, self._look)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._deadline or self._dialogue.is_over:
+            return
+        if self._loop.time() < self._deadline - 0.001:
+            self._timer = self._loop.call_at(self._deadline, self._look)
+            return
+        stage = self._stage()
+        waited = "while sending content" if self._sending is not None else f"at {stage}"
+        self._break(
+            TimedOut, SmtpReply.local(451, "4.4.2", f"timed out {waited}"), scope=Scope.HOST
+        )

@@ -1,0 +1,97 @@
+"""A transaction on the wire, and how long each step of one may take.
+
+Gives    Timeouts, SmtpTransaction (a `mailcore.ports.WireTransaction`), fail_future
+Follows  RFC 5321 §4.5.3.2 (timeouts)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mailcore.ports import RecipientReply, TransportError, WireMessage
+from mailcore.transaction import Stage, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds to wait for each thing; those of a dialogue are RFC 5321's."""
+
+    connect_s: float = 30.0
+    tls_s: float = 60.0
+    greeting_s: float = 300.0
+    mail_s: float = 300.0
+    rcpt_s: float = 300.0
+    data_s: float = 120.0
+    block_s: float = 180.0
+    dot_s: float = 600.0
+    quit_s: float = 5.0
+
+    def of_stages(self) -> dict[Stage, float]:
+        """Return how long the answer to each step may take."""
+        return {
+            Stage.BANNER: self.greeting_s,
+            Stage.EHLO: self.greeting_s,
+            Stage.HELO: self.greeting_s,
+            Stage.STARTTLS: self.greeting_s,
+            Stage.MAIL: self.mail_s,
+            Stage.RCPT: self.rcpt_s,
+            Stage.DATA: self.data_s,
+            Stage.DOT: self.dot_s,
+            Stage.LONE_DOT: self.dot_s,
+            Stage.RSET: self.mail_s,
+        }
+
+
+class SmtpTransaction(Transaction):
+    """A transaction under way, as `mailcore.ports.WireTransaction`."""
+
+    __slots__ = ("_began", "_ended", "_loop", "before_dot", "content_sent", "replies")
+
+    def __init__(
+        self,
+        message: WireMessage,
+        before_dot: Callable[[], bool],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(message)
+        self.before_dot = before_dot
+        self.content_sent: asyncio.Future[None] = loop.create_future()
+        self.replies: asyncio.Future[tuple[RecipientReply, ...]] = loop.create_future()
+        self._loop = loop
+        self._began = loop.time()
+        self._ended = 0.0
+
+    @property
+    def dialogue_ms(self) -> int:
+        """Time from MAIL to the last reply."""
+        return round(((self._ended or self._loop.time()) - self._began) * 1000)
+
+    def note_content_sent(self) -> None:
+        """The dot is written, or never will be."""
+        if not self.content_sent.done():
+            self.content_sent.set_result(None)
+
+    def finish(self) -> None:
+        """Every recipient has its reply: hand them over."""
+        self._ended = self._loop.time()
+        self.note_content_sent()
+        if not self.replies.done():
+            self.replies.set_result(tuple(v for v in self.verdicts if v is not None))
+
+    def fail(self, error: TransportError) -> None:
+        """The line is lost for this transaction."""
+        self._ended = self._loop.time()
+        self.note_content_sent()
+        fail_future(self.replies, error)
+
+
+def fail_future(
+    future: asyncio.Future[tuple[RecipientReply, ...]] | asyncio.Future[bool],
+    error: TransportError,
+) -> None:
+    if not future.done():
+        future.set_exception(error)
+        # Looking at it once tells asyncio that it was seen: nobody has to wait for it.
+        future.exception()
