@@ -1,9 +1,9 @@
 """A process to be supervised, and what is known of it.
 
 Takes    what the guard needs to run it
-Gives    Child, ChildState, ChildStatus; the guard's argument
+Gives    Child, ChildState, ChildStatus; the line that tells the guard what to run
 Raises   nothing
-Follows  the argument described in `embedded/guard.py`
+Follows  the fields described in `embedded/guard.py`
 """
 
 import json
@@ -44,7 +44,7 @@ class Child:
     uid: int | None = None
     gid: int | None = None
 
-    def guard_spec(self, log_path: Path, control_fd: int) -> str:
+    def guard_spec(self, log_path: Path) -> str:
         return json.dumps(
             {
                 "argv": self.argv,
@@ -54,7 +54,6 @@ class Child:
                 "stop_signal": int(self.stop_signal),
                 "stop_timeout_s": self.stop_timeout_s,
                 "parent_pid": os.getpid(),
-                "control_fd": control_fd,
                 "lock": None if self.lock is None else str(self.lock),
                 "lock_timeout_s": self.lock_timeout_s,
                 "pid_file": None if self.pid_file is None else str(self.pid_file),

@@ -1,10 +1,11 @@
 """Run one service, and end it when the process that wanted it is gone.
 
-Started by `embedded.supervise` as `python -I -S guard.py <json>`, in a session of its own: Ctrl-C
+Started by `embedded.supervise` as `python -I -S guard.py NAME FD`, in a session of its own: Ctrl-C
 in a terminal reaches the supervisor alone. It imports the standard library only, being run by path.
 
-Takes    one JSON argument: argv, cwd, log, log_bytes, stop_signal, stop_timeout_s, parent_pid,
-         control_fd, lock, lock_timeout_s, pid_file, uid, gid (see `embedded.supervise.Child`)
+Takes    FD, the control socket; its first line is JSON: argv, cwd, log, log_bytes, stop_signal,
+         stop_timeout_s, parent_pid, lock, lock_timeout_s, pid_file, uid, gid (see
+         `embedded.child.Child`). NAME is for whoever lists processes
 Gives    JSON lines on the control socket: {"event": "started", "pid"}, {"event": "ended", "code"},
          {"event": "failed", "reason"}; the service's output in its log, which never outgrows
          twice `log_bytes`; the service's exit code (128 + n after signal n) as its own
@@ -135,9 +136,9 @@ def spawn(spec: Mapping[str, Any], output_fd: int, keep_fds: list[int]) -> subpr
 class Guard:
     """One service from start to end."""
 
-    def __init__(self, spec: Mapping[str, Any]) -> None:
+    def __init__(self, control: socket.socket, spec: Mapping[str, Any]) -> None:
         self._spec = spec
-        self._control = socket.socket(fileno=spec["control_fd"])
+        self._control = control
         self._control.setblocking(False)
         self._log = Log(Path(spec["log"]), spec["log_bytes"])
         self._selector = selectors.DefaultSelector()
@@ -263,9 +264,15 @@ class Guard:
         return True
 
 
-def main(argument: str) -> int:
+def main(control_fd: int) -> int:
     os.umask(0o077)
-    guard = Guard(json.loads(argument))
+    control = socket.socket(fileno=control_fd)
+    control.set_inheritable(False)
+    with control.makefile("rb") as stream:
+        line = stream.readline()
+    if not line.endswith(b"\n"):
+        return FAILED  # the supervisor was gone before it could say what to run
+    guard = Guard(control, json.loads(line))
     try:
         return guard.run()
     except (GuardError, OSError) as exc:
@@ -274,4 +281,4 @@ def main(argument: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(int(sys.argv[2])))

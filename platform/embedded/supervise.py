@@ -174,14 +174,14 @@ class Supervisor:
         child = slot.child
         ours, theirs = socket.socketpair()
         with theirs:
-            spec = child.guard_spec(slot.log, theirs.fileno())
             guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(GUARD), spec],
+                [sys.executable, "-I", "-S", str(GUARD), child.name, str(theirs.fileno())],
                 env=dict(child.env),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        ours.sendall(child.guard_spec(slot.log).encode() + b"\n")
         ours.setblocking(False)
         slot.run = run = _Run(guard, ours, time.monotonic())
         slot.state = ChildState.STARTING
