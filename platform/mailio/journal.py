@@ -1,6 +1,6 @@
 """Outcomes on this node's disk before they are anywhere else, and how a dead process's are read.
 
-Gives    FileJournal (port Journal); recover, discard, journals
+Gives    FileJournal (port Journal); recover, discard, is_held, journals
 Raises   StoreUnavailable when a record cannot be written: then the dot must not be sent
 Layout   `<name>.journal` is the lock, held for the life of its process; records lie beside it in
          `<name>.journal.NNNNNN`, each: kind, payload length, CRC-32, payload (little-endian)
@@ -303,6 +303,20 @@ def recover(path: Path) -> Recovery | None:
         raise StoreUnavailable("journal", f"{path}: {exc.strerror}") from exc
     finally:
         os.close(lock_fd)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a live process holds a journal's lock."""
+    try:
+        lock_fd = _take_lock(path, create=False)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    except OSError as exc:
+        raise StoreUnavailable("journal", f"{path}: {exc.strerror}") from exc
+    os.close(lock_fd)
+    return False
 
 
 def discard(path: Path) -> bool:
