@@ -215,6 +215,14 @@ class Ledger(Protocol):
         """Return unrouted rows of a domain (to finish them when it takes no mail)."""
         ...
 
+    async def return_strays(self, rows: Sequence[QueuedRow], route: DomainRoute) -> int:
+        """Let leased rows whose domain belongs to another site now wait in its lanes, due now."""
+        ...
+
+    async def stopped(self, recipients: Collection[tuple[int, str]]) -> Collection[tuple[int, str]]:
+        """Return which of these (account, recipient hash) pairs are on a stop list now."""
+        ...
+
 
 # ── content and outcomes on disk ──────────────────────────────────────────────────────────────
 

@@ -32,7 +32,7 @@ Execute = Callable[[str, Sequence[object]], list[Row]]
 
 STORE = "postgresql"
 # A dead server or firewall must not hold a process longer than this, whatever TCP thinks.
-_LINE = {
+_LINE: dict[str, Any] = {
     "connect_timeout": 5,
     "keepalives": 1,
     "keepalives_idle": 10,
@@ -188,7 +188,7 @@ class Session:
             raise StoreUnavailable(STORE, f"the session {self._role} has been closed")
         name = f"postfleet-{self._role}"
         try:
-            connection = psycopg2.connect(self._dsn, application_name=name, **_LINE)
+            connection: Connection = psycopg2.connect(self._dsn, application_name=name, **_LINE)
         except psycopg2.OperationalError as exc:
             raise StoreUnavailable(STORE, _reason(exc)) from exc
         try:

@@ -1,0 +1,192 @@
+"""The statements of the delivery path.
+
+Each is one transaction in one round trip. All that change lanes do it alike: rows first, then the
+lanes concerned are locked in the order of their unique key, then their counts change by a delta.
+`statement_timestamp()`, never `clock_timestamp()`: a volatile bound cannot use an index.
+"""
+
+from __future__ import annotations
+
+from mailio.ledger.rows import columns
+
+LANE_KEY = "site, sender_id, account_id, campaign_id, mail_class, tls_need"
+
+# What the deltas of a statement do to lanes. `delta` has one line a lane: changes of the three
+# counts and the earliest due time of rows that began to wait ('infinity' if none did).
+APPLY_DELTA = f"""
+locked AS MATERIALIZED (
+    SELECT id FROM ledger_lane WHERE id IN (SELECT lane_id FROM delta)
+     ORDER BY {LANE_KEY} FOR UPDATE
+), lanes AS (
+    UPDATE ledger_lane l
+       SET waiting = l.waiting + d.waiting, leased = l.leased + d.leased,
+           unknown = l.unknown + d.unknown,
+           next_due_at = LEAST(l.next_due_at, d.due_at),
+           touch_no = l.touch_no + (d.due_at < 'infinity')::int
+      FROM locked k JOIN delta d ON d.lane_id = k.id
+     WHERE l.id = k.id
+)"""  # noqa: S608 (constants of this module)
+
+# A lane's next due time is computed from the same snapshot as its rows, without those taken here,
+# and is only believed if nobody touched the lane since. A claim that began at a low mark has not
+# seen the rows below it; if the lane still has rows, it is looked at again within five seconds.
+CLAIM = f"""
+WITH request AS MATERIALIZED (
+    SELECT t.lane_id, t.low - interval '1 second' AS low, t.budget
+      FROM unnest($1::bigint[], $2::timestamptz[], $3::int[]) AS t (lane_id, low, budget)
+     WHERE EXISTS (SELECT FROM ledger_incarnation i
+                    WHERE i.id = $4::bigint AND i.ended_at IS NULL AND i.heartbeat_at > '-infinity')
+), picked AS MATERIALIZED (
+    SELECT c.id
+      FROM request q
+     CROSS JOIN LATERAL (
+        SELECT r.id FROM ledger_row r
+         WHERE r.lane_id = q.lane_id AND r.state = 0
+           AND r.due_at >= q.low AND r.due_at <= statement_timestamp()
+         ORDER BY r.due_at, r.id
+         LIMIT q.budget
+           FOR UPDATE SKIP LOCKED) c
+), claimed AS MATERIALIZED (
+    UPDATE ledger_row r SET state = 1, claim_no = r.claim_no + 1, incarnation = $4::bigint
+      FROM picked p WHERE r.id = p.id
+    RETURNING r.*
+), taken AS MATERIALIZED (
+    SELECT lane_id, count(*) AS taken FROM claimed GROUP BY lane_id
+), plan AS MATERIALIZED (
+    SELECT l.id AS lane_id, COALESCE(t.taken, 0) AS taken, l.touch_no, l.next_due_at AS before,
+           COALESCE(CASE WHEN q.low = '-infinity' OR l.waiting <= COALESCE(t.taken, 0) THEN f.due_at
+                         ELSE LEAST(f.due_at, statement_timestamp() + interval '5 seconds') END,
+                    'infinity') AS next_due_at
+      FROM request q
+      JOIN ledger_lane l ON l.id = q.lane_id
+      LEFT JOIN taken t ON t.lane_id = q.lane_id
+      LEFT JOIN LATERAL (
+        SELECT w.due_at FROM ledger_row w
+         WHERE w.lane_id = q.lane_id AND w.state = 0 AND w.due_at >= q.low
+           AND w.id NOT IN (SELECT id FROM picked)
+         ORDER BY w.due_at, w.id LIMIT 1) f ON true
+), locked AS MATERIALIZED (
+    SELECT id FROM ledger_lane
+     WHERE id IN (SELECT lane_id FROM plan WHERE taken > 0 OR next_due_at <> before)
+     ORDER BY {LANE_KEY} FOR UPDATE
+), lanes AS (
+    UPDATE ledger_lane l
+       SET waiting = l.waiting - p.taken, leased = l.leased + p.taken,
+           next_due_at = CASE WHEN l.touch_no = p.touch_no THEN p.next_due_at
+                              ELSE LEAST(l.next_due_at, p.next_due_at) END
+      FROM locked k JOIN plan p ON p.lane_id = k.id
+     WHERE l.id = k.id
+)
+SELECT {columns(row="c", lane="l")}
+  FROM claimed c JOIN ledger_lane l ON l.id = c.lane_id
+ ORDER BY c.due_at, c.id
+"""  # noqa: S608 (constants of this package)
+
+# Ends are true whatever became of the claim; only those who wait again are fenced.
+SETTLE = f"""
+WITH finished AS MATERIALIZED (
+    DELETE FROM ledger_row WHERE id = ANY ($1::bigint[]) RETURNING lane_id, state
+), deferred AS MATERIALIZED (
+    UPDATE ledger_row r
+       SET state = d.state, incarnation = NULL, attempt = r.attempt + d.counts,
+           due_at = statement_timestamp() + make_interval(secs => d.delay_s),
+           reason = d.reason,
+           last_reply = CASE WHEN d.reply = '' THEN r.last_reply ELSE d.reply END,
+           pinned_source_id = d.source_id
+      FROM unnest($2::bigint[], $3::int[], $4::float8[], $5::text[], $6::text[], $7::int[],
+                  $8::int[], $9::smallint[])
+        AS d (id, claim_no, delay_s, reason, reply, source_id, counts, state)
+     WHERE r.id = d.id AND r.claim_no = d.claim_no AND r.state = 1
+    RETURNING r.lane_id, r.state, r.due_at
+), delta AS MATERIALIZED (
+    SELECT lane_id, sum(waiting) AS waiting, sum(leased) AS leased, sum(unknown) AS unknown,
+           min(due_at) AS due_at
+      FROM (SELECT lane_id, -(state = 0)::int AS waiting, -(state = 1)::int AS leased,
+                   -(state = 2)::int AS unknown, timestamptz 'infinity' AS due_at
+              FROM finished
+             UNION ALL
+            SELECT lane_id, (state = 0)::int, -1, (state = 2)::int,
+                   CASE WHEN state = 0 THEN due_at ELSE 'infinity' END
+              FROM deferred) AS c
+     GROUP BY lane_id
+), {APPLY_DELTA}, told AS (
+    INSERT INTO ledger_outbox (event_count, body)
+    SELECT $10::int, $11::bytea WHERE $10::int > 0
+)
+SELECT (SELECT count(*) FROM finished) + (SELECT count(*) FROM deferred)
+"""  # noqa: S608 (constants of this package)
+
+_LANE = """
+SELECT l.id, l.sender_id, l.account_id, l.campaign_id, l.mail_class, l.site, l.tls_need, l.isp_id,
+       l.waiting,
+       EXISTS (SELECT FROM (SELECT r.attempt FROM ledger_row r
+                             WHERE r.lane_id = l.id AND r.state = 0
+                               AND r.due_at <= statement_timestamp()
+                             ORDER BY r.due_at, r.id LIMIT 1) AS f
+                WHERE f.attempt > 0)
+  FROM ledger_lane l
+"""
+
+DUE_LANES = f"""{_LANE}
+ WHERE l.next_due_at <= statement_timestamp() AND l.waiting > 0 AND l.site <> ''
+ ORDER BY l.next_due_at LIMIT $1::int
+"""
+
+LANES_OF_SITES = f"""{_LANE}
+ WHERE l.site = ANY ($1::text[]) AND l.sender_id = ANY ($2::int[])
+   AND l.mail_class = $3::smallint AND l.site <> ''
+   AND l.next_due_at <= statement_timestamp() AND l.waiting > 0
+ ORDER BY l.next_due_at
+"""
+
+ROWS_BY_ID = f"""
+SELECT {columns(row="r", lane="l")}
+  FROM ledger_row r JOIN ledger_lane l ON l.id = r.lane_id
+ WHERE r.id = ANY ($1::bigint[])
+ ORDER BY r.id
+"""  # noqa: S608 (constants of this package)
+
+LEASED_IDS = "SELECT id FROM ledger_row WHERE state = 1 AND incarnation = $1::bigint"
+
+REGISTER = """
+INSERT INTO ledger_incarnation (node, process, journal) VALUES ($1::text, $2::text, $3::text)
+RETURNING id
+"""
+
+# A heartbeat of '-infinity' is a life that was declared dead: it takes no rows and cannot be
+# renewed.
+HEARTBEAT = """
+UPDATE ledger_incarnation SET heartbeat_at = statement_timestamp()
+ WHERE id = $1::bigint AND ended_at IS NULL AND heartbeat_at > '-infinity'
+RETURNING extract(epoch FROM clock_timestamp())::float8
+"""
+
+RETIRE = """
+WITH held AS MATERIALIZED (
+    SELECT count(*) AS rows FROM ledger_row WHERE state = 1 AND incarnation = $1::bigint
+), ended AS (
+    UPDATE ledger_incarnation SET ended_at = statement_timestamp()
+     WHERE id = $1::bigint AND ended_at IS NULL AND (SELECT rows FROM held) = 0
+)
+SELECT rows FROM held
+"""
+
+STOPPED = """
+SELECT t.account_id, t.hash
+  FROM unnest($1::int[], $2::text[]) AS t (account_id, hash)
+ WHERE EXISTS (SELECT FROM stop_entry s
+                WHERE s.recipient_hash = t.hash AND s.account_id IN (0, t.account_id)
+                  AND (s.expires_at IS NULL OR s.expires_at > statement_timestamp()))
+"""
+
+CLAIMS = {"claim": CLAIM, "leased_ids": LEASED_IDS, "rows_by_id": ROWS_BY_ID}
+SETTLES = {"settle": SETTLE}
+LOOKS = {
+    "due_lanes": DUE_LANES,
+    "lanes_of_sites": LANES_OF_SITES,
+    "rows_by_id": ROWS_BY_ID,
+    "register": REGISTER,
+    "heartbeat": HEARTBEAT,
+    "retire": RETIRE,
+    "stopped": STOPPED,
+}
