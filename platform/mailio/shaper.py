@@ -1,6 +1,6 @@
 """Slots, grants and bell counters in Redis: what the fleet shares to keep to the limits.
 
-Gives    RedisShaper, the port mailcore.ports.Shaper
+Gives    RedisShaper, the port mailcore.ports.Shaper, and `mark_born` for the installer
 Takes    a Redis URL (Redis, Valkey, Kvrocks); all time is the server's
 Raises   StoreUnavailable("redis", reason)
 Follows  design.md section 4: slots from connect to close, schedules instead of buckets, and one
@@ -74,14 +74,20 @@ class RedisShaper:
 
     def __init__(
         self,
-        client: Redis,
+        url: str,
         *,
         prefix: str = "pf",
         slot_lifetime_s: float = SLOT_LIFETIME_S,
         grant_horizon_s: float = GRANT_HORIZON_S,
         bell_lifetime_s: float = BELL_LIFETIME_S,
     ) -> None:
-        self._client = client
+        self._client = Redis.from_url(
+            url,
+            socket_timeout=ANSWER_TIMEOUT_S,
+            socket_connect_timeout=ANSWER_TIMEOUT_S,
+            max_connections=CONNECTIONS,
+            retry=Retry(NoBackoff(), 1),
+        )
         self._prefix = prefix
         self._lifetime_ms = round(slot_lifetime_s * 1000)
         self._horizon_us = round(grant_horizon_s * 1_000_000)
@@ -97,21 +103,10 @@ class RedisShaper:
         self._return = Script.load("return_grant")
         self._take = Script.load("take_bells")
         self._drop = Script.load("drop_bells")
+        self._cool = Script.load("cool")
 
-    @classmethod
-    def connect(cls, url: str, **options: Any) -> Self:
-        """Return a shaper of the store at `url`; connections are opened when first needed."""
-        client = Redis.from_url(
-            url,
-            socket_timeout=ANSWER_TIMEOUT_S,
-            socket_connect_timeout=ANSWER_TIMEOUT_S,
-            max_connections=CONNECTIONS,
-            retry=Retry(NoBackoff(), 1),
-        )
-        return cls(client, **options)
-
-    async def aclose(self) -> None:
-        """Wait for what is under way and close the connections. Slots stay until closed."""
+    async def close(self) -> None:
+        """Wait for what is under way and close the connections. Slots stay until given back."""
         if self._sending:
             await asyncio.wait(set(self._sending))
         await self._client.aclose()
@@ -230,6 +225,27 @@ class RedisShaper:
         """A drain of these paths is about to make its last claim."""
         if paths:
             await self._call(self._drop, [self._bell_key(path, mail_class) for path in paths], ())
+
+    # ── rests ─────────────────────────────────────────────────────────────────────────────────
+
+    async def cool(self, path: Path, *, seconds: float, reason: str) -> None:
+        """Let a path rest (source id 0: the whole site); the ringer passes it over meanwhile."""
+        rest_ms = round(seconds * 1000)
+        if rest_ms > 0:
+            await self._call(self._cool, (self._key("rest", path),), (rest_ms, reason[:200]))
+
+    async def cooling(self, paths: Sequence[Path]) -> Sequence[Path]:
+        """Return those of these paths that rest now, by themselves or with their site."""
+        if not paths:
+            return ()
+        sites = sorted({path.site for path in paths})
+        asked = [*paths, *(Path(0, site) for site in sites)]
+        try:
+            found = await self._client.mget([self._key("rest", path) for path in asked])
+        except (RedisError, OSError) as exc:
+            raise StoreUnavailable("redis", _reason(exc)) from exc
+        resting = {path for path, rest in zip(asked, found, strict=True) if rest is not None}
+        return [path for path in paths if path in resting or Path(0, path.site) in resting]
 
     # ── the wire ──────────────────────────────────────────────────────────────────────────────
 

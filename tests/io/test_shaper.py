@@ -26,10 +26,10 @@ def url() -> str:
 
 @pytest.fixture
 async def shaper(url: str) -> AsyncIterator[RedisShaper]:
-    made = RedisShaper.connect(url)
+    made = RedisShaper(url)
     await made.mark_born()
     yield made
-    await made.aclose()
+    await made.close()
 
 
 async def until(shaper: RedisShaper, *, wanted: int, limit: int) -> list[str]:
@@ -80,33 +80,33 @@ async def test_asking_for_nothing_gives_nothing(shaper: RedisShaper) -> None:
 
 
 async def test_two_processes_together_stay_within_the_limit(shaper: RedisShaper, url: str) -> None:
-    second = RedisShaper.connect(url)
+    second = RedisShaper(url)
     asked = [
         each.open_slots(PATH, wanted=1, limit=8) for _ in range(10) for each in (shaper, second)
     ]
     given = [slot for slots in await asyncio.gather(*asked) for slot in slots]
-    await second.aclose()
+    await second.close()
     assert len(given) == len(set(given)) == 7
 
 
 async def test_a_slot_nobody_renews_runs_out(url: str) -> None:
-    shaper = RedisShaper.connect(url, slot_lifetime_s=0.2)
+    shaper = RedisShaper(url, slot_lifetime_s=0.2)
     await shaper.mark_born()
     held = await shaper.open_slots(PATH, wanted=1, limit=1)
     assert len(held) == 1
     assert await until(shaper, wanted=1, limit=1) != held
-    await shaper.aclose()
+    await shaper.close()
 
 
 async def test_a_renewed_slot_stays_beyond_its_lifetime(url: str) -> None:
-    shaper = RedisShaper.connect(url, slot_lifetime_s=0.5)
+    shaper = RedisShaper(url, slot_lifetime_s=0.5)
     await shaper.mark_born()
     held = await shaper.open_slots(PATH, wanted=1, limit=1)
     for _ in range(8):
         await asyncio.sleep(0.1)
         await shaper.renew_slots([(PATH, held[0])])
         assert await shaper.open_slots(PATH, wanted=1, limit=1) == []
-    await shaper.aclose()
+    await shaper.close()
 
 
 async def test_a_refused_request_is_told_to_those_who_hold_slots(shaper: RedisShaper) -> None:
@@ -122,32 +122,32 @@ async def test_a_refused_request_is_told_to_those_who_hold_slots(shaper: RedisSh
 
 
 async def test_a_store_nobody_declared_new_grants_nothing_for_a_lifetime(url: str) -> None:
-    shaper = RedisShaper.connect(url)
+    shaper = RedisShaper(url)
     assert await shaper.open_slots(PATH, wanted=1, limit=0) == []
     grant = await shaper.grant(PATH, want=5, rate=Rate(60, 60.0))
     assert grant.count == 0
     assert 0 < grant.first_s <= 30
-    await shaper.aclose()
+    await shaper.close()
 
 
 async def test_the_installer_may_declare_a_store_new_once(url: str) -> None:
-    shaper = RedisShaper.connect(url)
+    shaper = RedisShaper(url)
     assert await shaper.mark_born()
     assert not await shaper.mark_born()
     assert len(await shaper.open_slots(PATH, wanted=1, limit=0)) == 1
-    await shaper.aclose()
+    await shaper.close()
 
 
 async def test_declaring_a_store_new_does_not_cut_a_pause_short(url: str) -> None:
-    shaper = RedisShaper.connect(url)
+    shaper = RedisShaper(url)
     assert await shaper.open_slots(PATH, wanted=1, limit=0) == []
     assert not await shaper.mark_born()
     assert await shaper.open_slots(PATH, wanted=1, limit=0) == []
-    await shaper.aclose()
+    await shaper.close()
 
 
 async def test_after_a_flush_holders_register_again_before_anything_is_granted(url: str) -> None:
-    shaper = RedisShaper.connect(url, slot_lifetime_s=0.4)
+    shaper = RedisShaper(url, slot_lifetime_s=0.4)
     await shaper.mark_born()
     held = await shaper.open_slots(PATH, wanted=3, limit=4)
     assert len(held) == 3
@@ -158,7 +158,7 @@ async def test_after_a_flush_holders_register_again_before_anything_is_granted(u
     assert await shaper.open_slots(PATH, wanted=4, limit=5) == []
     assert len(await until(shaper, wanted=4, limit=5)) == 1
     renewals.cancel()
-    await shaper.aclose()
+    await shaper.close()
 
 
 async def _renew_forever(shaper: RedisShaper, slots: list[tuple[Path, str]]) -> None:
@@ -171,7 +171,7 @@ async def _renew_forever(shaper: RedisShaper, slots: list[tuple[Path, str]]) -> 
 
 
 async def test_an_unlimited_rate_is_granted_whole_without_asking(url: str) -> None:
-    unreachable = RedisShaper.connect("redis://127.0.0.1:1/0")
+    unreachable = RedisShaper("redis://127.0.0.1:1/0")
     grant = await unreachable.grant(PATH, want=1000, rate=Rate(0, 60.0))
     assert (grant.count, grant.first_s, grant.interval_s) == (1000, 0.0, 0.0)
 
@@ -268,11 +268,38 @@ async def test_dropping_a_bell_nobody_counted_leaves_none(shaper: RedisShaper) -
 
 
 async def test_a_bell_whose_drain_never_came_is_forgotten(url: str) -> None:
-    shaper = RedisShaper.connect(url, bell_lifetime_s=0.1)
+    shaper = RedisShaper(url, bell_lifetime_s=0.1)
     assert await shaper.take_bells([(PATH, 1)]) == [PATH]
     while not await shaper.take_bells([(PATH, 1)]):
         await asyncio.sleep(0.02)
-    await shaper.aclose()
+    await shaper.close()
+
+
+# ── rests ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_resting_path_is_named_and_others_are_not(shaper: RedisShaper) -> None:
+    await shaper.cool(PATH, seconds=60, reason="421 4.7.0 slow down")
+    assert await shaper.cooling([OTHER, PATH]) == [PATH]
+    assert await shaper.cooling([]) == ()
+
+
+async def test_a_resting_site_rests_every_path_to_it(shaper: RedisShaper) -> None:
+    elsewhere = Path(PATH.source_id, "mx.example.net")
+    await shaper.cool(Path(0, PATH.site), seconds=60, reason="451 4.4.4 no host answers")
+    assert await shaper.cooling([PATH, elsewhere, OTHER]) == [PATH, OTHER]
+
+
+async def test_a_rest_ends_and_a_shorter_one_does_not_cut_a_longer_one(
+    shaper: RedisShaper,
+) -> None:
+    await shaper.cool(PATH, seconds=60, reason="long")
+    await shaper.cool(OTHER, seconds=0.05, reason="short")
+    await shaper.cool(PATH, seconds=0.05, reason="short")
+    await shaper.cool(PATH, seconds=0, reason="none")
+    while OTHER in await shaper.cooling([PATH, OTHER]):
+        await asyncio.sleep(0.02)
+    assert await shaper.cooling([PATH, OTHER]) == [PATH]
 
 
 # ── the wire ──────────────────────────────────────────────────────────────────────────────────
@@ -302,15 +329,17 @@ async def test_scripts_a_server_forgot_are_loaded_again(shaper: RedisShaper, url
 
 
 async def test_a_store_that_is_away_is_named() -> None:
-    shaper = RedisShaper.connect("redis://127.0.0.1:1/0")
+    shaper = RedisShaper("redis://127.0.0.1:1/0")
     with pytest.raises(StoreUnavailable, match="redis: ") as caught:
         await shaper.open_slots(PATH, wanted=1, limit=1)
     assert caught.value.store == "redis"
     with pytest.raises(StoreUnavailable):
         await shaper.mark_born()
     with pytest.raises(StoreUnavailable):
+        await shaper.cooling([PATH])
+    with pytest.raises(StoreUnavailable):
         await shaper.renew_slots([(PATH, "m:a:1"), (OTHER, "m:a:2")])
-    await shaper.aclose()
+    await shaper.close()
 
 
 async def test_a_key_of_another_kind_fails_the_one_question_alone(
@@ -327,12 +356,12 @@ async def test_a_key_of_another_kind_fails_the_one_question_alone(
 
 def test_the_loop_of_the_engine_is_served_as_well(url: str) -> None:
     async def use() -> int:
-        shaper = RedisShaper.connect(url)
+        shaper = RedisShaper(url)
         await shaper.mark_born()
         slots = await shaper.open_slots(PATH, wanted=2, limit=0)
         await shaper.close_slots([(PATH, slot) for slot in slots])
         grant = await shaper.grant(PATH, want=3, rate=Rate(9000, 1.0))
-        await shaper.aclose()
+        await shaper.close()
         return len(slots) + grant.count
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -28,10 +28,12 @@ GONE = frozenset({BounceClass.INVALID_RECIPIENT, BounceClass.BAD_DOMAIN})
 
 _ON_RECIPIENT = frozenset({"rcpt", "data", "dot"})
 _NARROW = frozenset({Scope.RECIPIENT, Scope.MESSAGE})
+_REASON_OF_STAGE = {"dns": WaitReason.DNS, "spool": WaitReason.NO_CONTENT}
 _CLASS_OF_STAGE = {
     "dns": BounceClass.DNS,
     "starttls": BounceClass.TLS,
     "auth": BounceClass.AUTHENTICATION,
+    "spool": BounceClass.SYSTEM,
 }
 
 
@@ -86,9 +88,9 @@ def _decide(desk: Desk, row: QueuedRow, outcome: Outcome, draw: Callable[[], flo
         return
     delay_s = (due_at - desk.now).total_seconds()
     pinned = choose_retry_source(
-        desk.rules.members(row), mode=retry.mode, tried=desk.source_id(outcome.session), draw=draw()
+        desk.rules.members(row), mode=retry.mode, tried=desk.source_id(outcome), draw=draw()
     )
-    reason = WaitReason.DNS if outcome.stage == "dns" else WaitReason.RETRY
+    reason = _REASON_OF_STAGE.get(outcome.stage, WaitReason.RETRY)
     desk.wait(row, outcome, delay_s, reason, pinned=pinned)
     desk.tell(row, EventKind.DEFERRED, outcome, words, due_in_s=delay_s)
 

@@ -16,7 +16,7 @@ from mailcore.classify.replies import CompiledPatterns, compile_patterns
 from mailcore.disposition.settlement import Defer, Disposition, Finish
 from mailcore.envelope import QueuedRow
 from mailcore.events import Event, EventKind, event_id, recipient_hash
-from mailcore.outcome import Outcome, RowState, SessionInfo, WaitReason
+from mailcore.outcome import Outcome, RowState, WaitReason
 from mailcore.policy.model import PolicySnapshot
 from mailcore.reply import SmtpReply
 from mailcore.routing.source import Candidate, candidates
@@ -82,8 +82,10 @@ class Desk:
             tuple(self._finish), tuple(self._defer), tuple(self._events), tuple(strays)
         )
 
-    def source_id(self, session: SessionInfo) -> int:
-        return self.rules.source_ids.get((self._node, session.source_address), 0)
+    def source_id(self, outcome: Outcome) -> int:
+        """The source of an attempt, by its address where the outcome does not name it."""
+        address = outcome.session.source_address
+        return outcome.source_id or self.rules.source_ids.get((self._node, address), 0)
 
     def end(
         self,
@@ -138,6 +140,7 @@ class Desk:
     ) -> None:
         """Write one event. Long because an event has that many fields; there is no choice in it."""
         policy, session, reply = self.rules.policy, outcome.session, outcome.reply
+        occurred_ms = outcome.occurred_ms or self._now_ms
         sender = policy.senders.get(row.sender_id)
         isp = policy.isps.get(row.isp_id)
         accepted_ms = _ms(row.accepted_at)
@@ -152,7 +155,7 @@ class Desk:
                     kind=kind,
                 ),
                 kind=kind.value,
-                occurred_ms=self._now_ms,
+                occurred_ms=occurred_ms,
                 message_id=str(row.message_id),
                 recipient_no=row.recipient_no,
                 claim_no=outcome.claim_no,
@@ -161,7 +164,7 @@ class Desk:
                 campaign=row.campaign,
                 sender_id=row.sender_id,
                 node=self._node,
-                source_id=self.source_id(session),
+                source_id=self.source_id(outcome),
                 source_ip=session.source_address,
                 pool_id=sender.pool_id if sender is not None else 0,
                 isp_id=row.isp_id,
@@ -190,7 +193,7 @@ class Desk:
                 tls_version=session.tls_version,
                 tls_cipher=session.tls_cipher,
                 size_bytes=row.content.length,
-                queue_ms=max(0, self._now_ms - outcome.dialogue_ms - accepted_ms),
+                queue_ms=max(0, occurred_ms - outcome.dialogue_ms - accepted_ms),
                 dialogue_ms=outcome.dialogue_ms,
                 policy_revision=policy.revision,
                 custom=row.custom,

@@ -1,6 +1,6 @@
 """What a strategy allows a path: rate, connections, messages per connection, spacing.
 
-Gives    Rate, Grant, Speed, rate_of, connection_limit, messages_left, average_speed, spacing_s,
+Gives    Rate, Grant, Speed, rate_of, connection_limit, slowest, messages_left, average_speed, spacing_s,
          share_schedule, class_limit, Stream, streams
 Takes    a compiled Strategy, or a rate and the class of the mail
 Raises   nothing
@@ -13,7 +13,9 @@ A part of a strategy that is 0 means "no limit of that kind", and makes the rate
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 
 from mailcore.outcome import MailClass
 from mailcore.policy.model import Strategy
@@ -71,6 +73,18 @@ class Stream:
 def rate_of(strategy: Strategy) -> Rate:
     """Return the rate of one source to one site."""
     return Rate(strategy.messages_per_interval, strategy.interval_s)
+
+
+def slowest(strategies: Iterable[Strategy]) -> Strategy:
+    """Return the strictest of the strategies that meet on one path: the lowest rate, then the
+    fewest connections, then the lowest id."""
+
+    def speed(strategy: Strategy) -> tuple[float, float, int]:
+        rate = rate_of(strategy)
+        per_second = inf if rate.is_unlimited else rate.count / rate.interval_s
+        return per_second, strategy.connections or inf, strategy.id
+
+    return min(strategies, key=speed)
 
 
 def connection_limit(strategy: Strategy) -> int:
