@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-PIPELINING = ("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 10485760")
+PIPELINING = ("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 104857600")
 PLAIN = ("8BITMIME",)
 
 
@@ -78,14 +78,16 @@ class Peer:
 
     async def take_content(self) -> bytes:
         """Return content up to its dot, with doubled dots undone."""
-        data = b"\r\n"
-        while not data.endswith(b"\r\n.\r\n"):
-            part = await self.reader.readline()
-            if not part:
+        lines: list[bytes] = []
+        while True:
+            line = await self.reader.readline()
+            if not line.endswith(b"\n"):
                 raise Gone
-            data += part
-        content = data[2:-3].replace(b"\r\n..", b"\r\n.")
-        content = content[1:] if content.startswith(b"..") else content
+            if line == b".\r\n" and (not lines or lines[-1].endswith(b"\r\n")):
+                break
+            is_start = not lines or lines[-1].endswith(b"\r\n")
+            lines.append(line[1:] if is_start and line.startswith(b".") else line)
+        content = b"".join(lines)
         self.heard.contents.append(content)
         return content
 

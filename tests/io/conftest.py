@@ -1,0 +1,23 @@
+"""The wire is tested on the loop the workers use.
+
+Gives: uvloop for the tests of SMTP and DNS, asyncio's own loop for all others here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
+
+ON_UVLOOP = frozenset({"test_smtp.py", "test_dns.py"})
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Choose the loop of a test by the file it stands in."""
+    if item.path.name in ON_UVLOOP:
+        return {"uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
