@@ -64,7 +64,7 @@ def postgres_url() -> str:
     try:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+            cursor.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
     finally:
         connection.close()
     return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))

@@ -18,7 +18,14 @@ from embedded.procs import ProcessId
 from embedded.rundir import RunDir, ServiceRecord
 from embedded.stack import ServiceState, Stack
 from tests.io.embedded.conftest import Running
-from tests.io.embedded.world import bare_environment, eventually, holding, is_running, query
+from tests.io.embedded.world import (
+    bare_environment,
+    eventually,
+    holding,
+    is_running,
+    parent_of,
+    query,
+)
 from tests.support.stack import ask_chdb
 
 NO_RETRY = Retry(NoBackoff(), 0)
@@ -128,8 +135,7 @@ def test_a_service_whose_guard_is_killed_does_not_outlive_it_and_comes_back(
 ) -> None:
     old = running.pid("chdb")
     assert old is not None
-    guard = int(Path(f"/proc/{old}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(guard, signal.SIGKILL)
+    os.kill(parent_of(old), signal.SIGKILL)
     assert "chdb lost its guard" in running.lines.get(timeout=10)
     assert running.lines.get(timeout=20) == "chdb is running again"
     assert not is_running(old)

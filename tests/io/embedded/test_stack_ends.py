@@ -13,6 +13,7 @@ from tests.io.embedded.world import (
     eventually,
     holding,
     is_running,
+    parent_of,
     processes_in,
     query,
 )
@@ -32,6 +33,17 @@ def test_nothing_is_left_after_the_holder_is_killed_and_all_was_kept(tmp_path: P
             assert query(stack.urls()["DATABASE_URL"], "SELECT n FROM kept") == 1
         eventually(lambda: not any(is_running(pid) for pid in told["pids"].values()))
         eventually(lambda: not processes_in(tmp_path))
+
+
+def test_services_end_even_when_holder_and_guards_are_killed(tmp_path: Path) -> None:
+    with holding(tmp_path, ALL) as holder:
+        pids = holder.read()["pids"].values()
+        os.kill(holder.process.pid, signal.SIGSTOP)  # so that it starts nothing again
+        for pid in pids:
+            os.kill(parent_of(pid), signal.SIGKILL)
+        eventually(lambda: not any(is_running(pid) for pid in pids))
+        holder.process.kill()
+    eventually(lambda: not processes_in(tmp_path))
 
 
 def test_services_outlast_ctrl_c_until_the_holder_has_finished(tmp_path: Path) -> None:

@@ -41,6 +41,10 @@ def is_running(pid: int) -> bool:
     return state not in ("Z", "X")
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def processes_in(directory: Path) -> list[str]:
     """Return the command lines of all processes that work in or name a directory."""
     found = []
