@@ -1,0 +1,12 @@
+"""RFC 5322 content: built from parts, or repaired as it was brought.
+
+Gives    build (Parts -> Content), repair (bytes -> Content); Mailbox, Attachment
+Raises   SubmissionRefused with pointers for what cannot become a sound message
+Follows  RFC 5322, RFC 2045-2047, RFC 2231, RFC 6532
+"""
+
+from mailcore.render.build import Attachment, Mailbox, Parts, build
+from mailcore.render.content import Content
+from mailcore.render.repair import repair
+
+__all__ = ["Attachment", "Content", "Mailbox", "Parts", "build", "repair"]
