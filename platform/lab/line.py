@@ -176,6 +176,10 @@ class Line(asyncio.Protocol, ABC):
         """Drop the line."""
         self._is_closing = True
         self._transport.abort()
+        if self._upgrade is not None and self._is_upgrading:
+            # uvloop tells nobody of a line that is lost in the middle of a handshake.
+            self._upgrade.cancel()
+            self.connection_lost(None)
 
     # -- octets ----------------------------------------------------------------------------------
 

@@ -114,20 +114,22 @@ def payload_of(message: LoadMessage, *, campaign: str) -> dict[str, Any]:
 def send(plan: LoadPlan, world: World, *, url: str, token: str) -> Iterator[Batch]:
     """Offer all messages of a plan, in batches over a few connections; yield answers as they come.
 
-    A batch that met 429 or 5yz is offered again under the same idempotency key.
+    A batch that met 429, 502, 503 or 504 is offered again under the same idempotency key.
     """
     messages = build_messages(plan, world)
     client = _Client(url, token)
     stop = threading.Event()
-    with ThreadPoolExecutor(plan.connections) as pool:
-        try:
-            while wave := list(islice(messages, plan.batch_size * plan.connections * 4)):
-                batches = [
-                    wave[at : at + plan.batch_size] for at in range(0, len(wave), plan.batch_size)
-                ]
-                yield from pool.map(lambda one: client.post(plan, one, stop), batches)
-        finally:
-            stop.set()
+    try:
+        with ThreadPoolExecutor(plan.connections) as pool:
+            try:
+                while wave := list(islice(messages, plan.batch_size * plan.connections * 4)):
+                    starts = range(0, len(wave), plan.batch_size)
+                    batches = [wave[at : at + plan.batch_size] for at in starts]
+                    yield from pool.map(lambda one: client.post(plan, one, stop), batches)
+            finally:
+                stop.set()  # before the pool waits for its threads
+    finally:
+        client.close()
 
 
 def _text(draw: random.Random, size_bytes: int) -> str:
@@ -152,6 +154,12 @@ class _Client:
         self._path = parts.path.rstrip("/") + PATH
         self._token = token
         self._local = threading.local()
+        self._connections: list[http.client.HTTPConnection] = []
+
+    def close(self) -> None:
+        """Close every connection, those of other threads too."""
+        for connection in self._connections:
+            connection.close()
 
     def post(self, plan: LoadPlan, messages: Sequence[LoadMessage], stop: threading.Event) -> Batch:
         """Offer one batch until it is taken, refused, or tried often enough."""
@@ -165,7 +173,7 @@ class _Client:
             try:
                 status, answer = self._request(body, hashlib.sha256(body).hexdigest()[:32])
             except (OSError, http.client.HTTPException) as exc:
-                self._local.connection = None
+                self._local.connection = None  # a broken one closes itself, the next try opens
                 failure = f"{self._host}:{self._port}: {exc or type(exc).__name__}"
                 continue
             if status < 300:
@@ -181,6 +189,7 @@ class _Client:
             kind = http.client.HTTPSConnection if self._is_tls else http.client.HTTPConnection
             connection = kind(self._host, self._port, timeout=TIMEOUT_S)
             self._local.connection = connection
+            self._connections.append(connection)
         headers = {
             "Authorization": f"Bearer {self._token}",
             "Content-Type": "application/json",

@@ -8,6 +8,7 @@ Follows  RFC 5321 (see session.py); design.md section 7
 """
 
 import asyncio
+import contextlib
 import functools
 import socket
 import ssl
@@ -25,6 +26,7 @@ from lab.world import Provider, World
 __all__ = ["Closing", "Receiver", "Script", "ScriptCursor", "Stage", "Step"]
 
 FLUSH_INTERVAL_S = 0.2
+STOP_TIMEOUT_S = 2.0
 
 
 class Receiver:
@@ -80,8 +82,10 @@ class Receiver:
         for house in self._houses:
             for session in list(house.sessions):
                 session.abort()
-        while any(house.sessions for house in self._houses):
-            await asyncio.sleep(0.001)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                while any(house.sessions for house in self._houses):
+                    await asyncio.sleep(0.001)  # each counts its end
         for server in self._servers:
             await server.wait_closed()
         self._servers.clear()
