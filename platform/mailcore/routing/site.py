@@ -1,13 +1,27 @@
-"""From what DNS says of a domain to the site its mail goes to.
+"""From what DNS says of a domain to the site its mail goes to, and the order of its hosts.
 
-Gives    DnsStatus, MxHost, MxAnswer, AddressAnswer (what a resolver answers)
-Follows  RFC 5321 §5.1 (MX, implicit MX), RFC 7505 (null MX)
+Gives    DnsStatus, MxHost, MxAnswer, AddressAnswer (what a resolver answers); Site, IspIndex,
+         site_of, plan_hosts
+Takes    an answer, the policy's ISPs, a random draw
+Raises   ValueError for an answer that names no host: there is no site to go to
+Follows  RFC 5321 §5.1 (MX, order, implicit MX), RFC 7505 (null MX); design.md section 3 step 2
+
+A site name stays the same while the MX set does, whatever the order, case or preferences in which
+DNS gives it: limits, lanes and statistics are kept under it.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import groupby
+
+from mailcore.policy.model import Isp
+
+MAX_SITE_NAME = 200
+_HASH_CHARACTERS = 16
 
 
 class DnsStatus(Enum):
@@ -47,3 +61,99 @@ class AddressAnswer:
     addresses: tuple[str, ...] = ()
     ttl_s: float = 60.0
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """All domains that share an MX set (or an ISP's MX suffix). `isp_id` 0 is no known ISP."""
+
+    name: str
+    isp_id: int = 0
+
+
+def _host(name: str) -> str:
+    return name.strip().rstrip(".").lower()
+
+
+class IspIndex:
+    """The ISPs of a policy by recipient domain and by MX suffix; built once per snapshot."""
+
+    __slots__ = ("_by_domain", "_by_suffix")
+
+    def __init__(self, isps: Iterable[Isp]) -> None:
+        self._by_domain: dict[str, Isp] = {}
+        self._by_suffix: dict[str, Isp] = {}
+        # The lowest id wins where two claim the same name, so that the answer never flickers.
+        for isp in sorted(isps, key=lambda isp: isp.id):
+            for domain in isp.domains:
+                self._by_domain.setdefault(_host(domain), isp)
+            for suffix in isp.mx_suffixes:
+                self._by_suffix.setdefault(_host(suffix).lstrip("*."), isp)
+
+    def of_domain(self, domain: str) -> Isp | None:
+        """Return the ISP that lists this recipient domain."""
+        return self._by_domain.get(_host(domain))
+
+    def of_host(self, name: str) -> Isp | None:
+        """Return the ISP with the longest MX suffix, in whole labels, of this host."""
+        labels = _host(name)
+        while labels:
+            isp = self._by_suffix.get(labels)
+            if isp is not None:
+                return isp
+            labels = labels.partition(".")[2]
+        return None
+
+
+def _site_name(hosts: Iterable[str]) -> str:
+    name = ",".join(sorted(set(hosts)))
+    if len(name) <= MAX_SITE_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH_CHARACTERS]
+    return f"{name[: MAX_SITE_NAME - _HASH_CHARACTERS - 1]}~{digest}"
+
+
+def site_of(domain: str, answer: MxAnswer, isps: IspIndex) -> Site:
+    """Return the site of a domain's mail.
+
+    An ISP's suffix is one site only for domains whose hosts are all under it: a session of the
+    site may carry any of its domains, and a foreign backup host would refuse the others.
+    """
+    hosts = [_host(host.name) for host in answer.hosts]
+    if not hosts:
+        raise ValueError(f"{domain}: {answer.status.value} names no host")
+    owners = [isps.of_host(host) for host in hosts]
+    best = min(zip(answer.hosts, owners, strict=True), key=lambda pair: pair[0].preference)
+    by_suffix = best[1]
+    isp = isps.of_domain(domain) or by_suffix
+    if (
+        by_suffix is not None
+        and by_suffix.is_one_site
+        and all(owner is by_suffix for owner in owners)
+    ):
+        suffix = _host(by_suffix.mx_suffixes[0]).lstrip("*.")
+        name = f"isp:{suffix}"[:MAX_SITE_NAME]
+    else:
+        name = _site_name(hosts)
+    return Site(name, isp.id if isp is not None else 0)
+
+
+def plan_hosts(answer: MxAnswer, draw: float) -> tuple[MxHost, ...]:
+    """Return the hosts in the order to try: by preference, equal ones as the draw falls.
+
+    `draw` is one number from [0, 1): its digits in a falling base choose the permutation, so all
+    orders of equal hosts are equally likely (RFC 5321 §5.1 asks to spread the load).
+    """
+    if not 0.0 <= draw < 1.0:
+        raise ValueError(f"a draw of {draw} is not in [0, 1)")
+    planned: list[MxHost] = []
+    ordered = sorted(answer.hosts, key=lambda host: (host.preference, host.name))
+    for _, equal in groupby(ordered, key=lambda host: host.preference):
+        left = list(equal)
+        while left:
+            draw *= len(left)
+            # Rounding may lift the last digit to the base itself.
+            chosen = min(int(draw), len(left) - 1)
+            draw = min(draw - chosen, 1.0 - 2**-53)
+            planned.append(left.pop(chosen))
+    return tuple(planned)
