@@ -1,7 +1,8 @@
 """A process to be supervised, and what is known of it.
 
 Takes    what the guard needs to run it
-Gives    Child, ChildState, ChildStatus; the line that tells the guard what to run
+Gives    Child, ChildState, ChildStatus; the line that tells the guard what to run; Run and Slot,
+         which are the supervisor's own
 Raises   nothing
 Follows  the fields described in `embedded/guard.py`
 """
@@ -9,8 +10,11 @@ Follows  the fields described in `embedded/guard.py`
 import json
 import os
 import signal
+import socket
+import subprocess
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -70,3 +74,39 @@ class ChildStatus:
     pid: int | None
     restarts: int
     log: Path
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One life of a child: its guard, and the socket whose end means the end."""
+
+    guard: subprocess.Popen[bytes]
+    control: socket.socket
+    began_at: float
+    pid: int | None = None
+    code: int | None = None
+    reason: str | None = None
+    received: bytes = b""
+    probe_fault: str = ""
+    is_given_up: bool = False
+
+    def how_it_ended(self) -> str:
+        if self.reason is not None:
+            return f"could not be run: {self.reason}"
+        if self.code is None:
+            return "lost its guard"
+        if self.code < 0:
+            return f"was ended by signal {-self.code}"
+        return f"ended with exit code {self.code}"
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    child: Child
+    log: Path
+    state: ChildState = ChildState.IDLE
+    run: Run | None = None
+    restarts: int = 0
+    failures: int = 0
+    restart_at: float = 0.0
+    ended: threading.Event = field(default_factory=threading.Event)

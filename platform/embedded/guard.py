@@ -242,7 +242,10 @@ class Guard:
         self._signal_group(signal.SIGKILL)
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
-            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+            try:
+                children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+            except FileNotFoundError:  # a kernel that does not list them
+                return
             if not children:
                 return
             for pid in children:

@@ -23,10 +23,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from embedded.child import Child, ChildState, ChildStatus
+from embedded.child import Child, ChildState, ChildStatus, Run, Slot
 from embedded.errors import StartError
 from embedded.procs import ProcessId, tail
 
@@ -37,32 +36,6 @@ STEADY_AFTER_S = 60.0
 PROBE_EVERY_S = 0.03
 
 log = logging.getLogger("embedded")
-
-
-@dataclass(slots=True, eq=False)
-class _Run:
-    """One life of a child: its guard, and the socket whose end means the end."""
-
-    guard: subprocess.Popen[bytes]
-    control: socket.socket
-    began_at: float
-    pid: int | None = None
-    code: int | None = None
-    reason: str | None = None
-    received: bytes = b""
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    child: Child
-    log: Path
-    state: ChildState = ChildState.IDLE
-    run: _Run | None = None
-    restarts: int = 0
-    failures: int = 0
-    restart_at: float = 0.0
-    probed_at: float = 0.0
-    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class Supervisor:
@@ -78,11 +51,11 @@ class Supervisor:
         first_backoff_s: float = FIRST_BACKOFF_S,
     ) -> None:
         self._log_dir = log_dir
-        self._say = say or log.warning
+        self._say_to = say or log.warning
         self._on_start = on_start
         self._stop_in_order = stop_in_order
         self._first_backoff_s = first_backoff_s
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, Slot] = {}
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._watcher: threading.Thread | None = None
@@ -121,7 +94,7 @@ class Supervisor:
             slot = self._slots.get(child.name)
             if slot is not None and slot.run is not None:
                 raise ValueError(f"a process named {child.name} is running already")
-            self._slots[child.name] = _Slot(child, self._log_dir / f"{child.name}.log")
+            self._slots[child.name] = Slot(child, self._log_dir / f"{child.name}.log")
 
     def start(self, *names: str) -> None:
         """Start the named processes, or all, where they are not running; wait until each is ready.
@@ -169,7 +142,7 @@ class Supervisor:
                 for name, slot in self._slots.items()
             }
 
-    def _launch(self, slot: _Slot) -> _Run:
+    def _launch(self, slot: Slot) -> Run:
         """Start the guard of one process. The lock is held."""
         child = slot.child
         ours, theirs = socket.socketpair()
@@ -183,33 +156,33 @@ class Supervisor:
             )
         ours.sendall(child.guard_spec(slot.log).encode() + b"\n")
         ours.setblocking(False)
-        slot.run = run = _Run(guard, ours, time.monotonic())
+        slot.run = run = Run(guard, ours, time.monotonic())
         slot.state = ChildState.STARTING
         slot.ended.clear()
         self._wake()
         return run
 
-    def _await_ready(self, slot: _Slot, run: _Run) -> None:
+    def _await_ready(self, slot: Slot, run: Run) -> None:
         child = slot.child
         deadline = time.monotonic() + child.ready_timeout_s
         with self._changed:
             while slot.state is ChildState.STARTING and slot.run is run:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    reason = f"not ready within {child.ready_timeout_s:g} s"
+                    reason = f"not ready within {child.ready_timeout_s:g} s{run.probe_fault}"
                     raise StartError(child.name, reason, tail(slot.log))
                 self._changed.wait(left)
             if slot.state is not ChildState.RUNNING or slot.run is not run:
-                raise StartError(child.name, f"it {_how_it_ended(run)}", tail(slot.log))
+                raise StartError(child.name, f"it {run.how_it_ended()}", tail(slot.log))
 
-    def _hang_up(self, slot: _Slot) -> None:
+    def _hang_up(self, slot: Slot) -> None:
         with self._lock, contextlib.suppress(OSError):
             if slot.run is None:
                 slot.state = ChildState.STOPPED
             else:
                 slot.run.control.shutdown(socket.SHUT_WR)
 
-    def _await_end(self, slot: _Slot) -> None:
+    def _await_end(self, slot: Slot) -> None:
         run = slot.run
         if run is None:
             return
@@ -257,7 +230,7 @@ class Supervisor:
         waiting = [s.restart_at for s in self._slots.values() if s.state is ChildState.WAITING]
         return max(0.0, min(waiting) - time.monotonic()) if waiting else None
 
-    def _listen(self, slot: _Slot) -> None:
+    def _listen(self, slot: Slot) -> None:
         """Read what the guard says; its silence is the end of this run. The lock is held."""
         run = slot.run
         if run is None:
@@ -275,7 +248,7 @@ class Supervisor:
         if not data:
             self._end(slot, run)
 
-    def _hear(self, slot: _Slot, run: _Run, line: Mapping[str, object]) -> None:
+    def _hear(self, slot: Slot, run: Run, line: Mapping[str, object]) -> None:
         match line:
             case {"event": "started", "pid": int(pid)}:
                 run.pid = pid
@@ -291,7 +264,7 @@ class Supervisor:
             case {"event": "failed", "reason": str(reason)}:
                 run.reason = reason
 
-    def _end(self, slot: _Slot, run: _Run) -> None:
+    def _end(self, slot: Slot, run: Run) -> None:
         """A run is over: say so and plan the next, unless we are stopping. The lock is held."""
         run.control.close()
         run.guard.wait()
@@ -308,7 +281,7 @@ class Supervisor:
             self._plan_restart(slot, run)
         self._changed.notify_all()
 
-    def _plan_restart(self, slot: _Slot, run: _Run) -> None:
+    def _plan_restart(self, slot: Slot, run: Run) -> None:
         lived_s = time.monotonic() - run.began_at
         slot.failures = 0 if lived_s > STEADY_AFTER_S else slot.failures
         delay_s = min(LONGEST_BACKOFF_S, self._first_backoff_s * 2**slot.failures)
@@ -317,7 +290,7 @@ class Supervisor:
         slot.restart_at = time.monotonic() + delay_s
         slot.state = ChildState.WAITING
         self._say(
-            f"{slot.child.name} {_how_it_ended(run)} after {lived_s:.0f} s; "
+            f"{slot.child.name} {run.how_it_ended()} after {lived_s:.0f} s; "
             f"starting it again in {delay_s:g} s (log: {slot.log})"
         )
 
@@ -339,14 +312,30 @@ class Supervisor:
                 if s.state is ChildState.STARTING and s.run is not None and s.run.pid is not None
             ]
         for slot, run in rising:
-            if not _is_ready(slot.child):
-                continue
+            is_ready = _is_ready(slot.child, run)
             with self._changed:
-                if slot.run is run and slot.state is ChildState.STARTING:
+                if slot.run is not run or slot.state is not ChildState.STARTING:
+                    continue
+                if is_ready:
                     slot.state = ChildState.RUNNING
                     if slot.restarts:
                         self._say(f"{slot.child.name} is running again")
                     self._changed.notify_all()
+                elif slot.restarts and not run.is_given_up:
+                    self._give_up_if_late(slot, run)
+
+    def _give_up_if_late(self, slot: Slot, run: Run) -> None:
+        """End a restarted process that does not get ready; it is started once more then."""
+        limit_s = slot.child.ready_timeout_s
+        if time.monotonic() - run.began_at > limit_s:
+            run.is_given_up = True
+            self._say(f"{slot.child.name} is not ready after {limit_s:g} s{run.probe_fault}")
+            self._hang_up(slot)
+
+    def _say(self, line: str) -> None:
+        # Whoever listens may have gone (`make run | head`); the watch goes on.
+        with contextlib.suppress(OSError, ValueError):
+            self._say_to(line)
 
 
 _STARTABLE = (ChildState.IDLE, ChildState.STOPPED)
@@ -359,20 +348,11 @@ def _readable(sockets: Sequence[socket.socket], timeout_s: float | None) -> set[
         return {key.fileobj for key, _ in selector.select(timeout_s)}
 
 
-def _is_ready(child: Child) -> bool:
+def _is_ready(child: Child, run: Run) -> bool:
     if child.ready is None:
         return True
     try:
         return child.ready()
-    except OSError:
+    except Exception as exc:  # the probe is the caller's; a fault in it must not end the watch
+        run.probe_fault = f" ({type(exc).__name__}: {exc})"
         return False
-
-
-def _how_it_ended(run: _Run) -> str:
-    if run.reason is not None:
-        return f"could not be run: {run.reason}"
-    if run.code is None:
-        return "lost its guard"
-    if run.code < 0:
-        return f"was ended by signal {-run.code}"
-    return f"ended with exit code {run.code}"

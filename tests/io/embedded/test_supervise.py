@@ -81,6 +81,38 @@ def test_one_that_is_never_ready_is_an_error_at_the_deadline(supervisor: Supervi
         supervisor.start()
 
 
+def test_a_probe_that_fails_is_told_and_does_not_end_the_watch(supervisor: Supervisor) -> None:
+    def probe() -> bool:
+        raise KeyError("colour")
+
+    supervisor.add("web", SLEEP, ENV, ready=probe, ready_timeout_s=0.2)
+    with pytest.raises(StartError, match=r"not ready within 0\.2 s \(KeyError: 'colour'\)"):
+        supervisor.start()
+    supervisor.add("beat", SLEEP, ENV)
+    supervisor.start()
+    assert "beat" in supervisor.pids()
+
+
+def test_one_that_hangs_when_started_again_is_ended_and_started_once_more(
+    supervisor: Supervisor, lines: "queue.Queue[str]", tmp_path: Path
+) -> None:
+    lives = tmp_path / "lives"
+    code = f"echo $$ >> {lives}; exec sleep 600"
+
+    def probe() -> bool:
+        pids = lives.read_text().split()
+        return pids[-1] == str(supervisor.pids()["web"]) and len(pids) != 2  # the second hangs
+
+    supervisor.add("web", ("sh", "-c", code), ENV, ready=probe, ready_timeout_s=2)
+    supervisor.start()
+    os.kill(supervisor.pids()["web"], signal.SIGKILL)
+    told = [lines.get(timeout=10) for _ in range(4)]
+    assert told[0].startswith("web was ended by signal 9")
+    assert told[1] == "web is not ready after 2 s"
+    assert told[2].startswith("web was ended by signal 15")
+    assert told[3] == "web is running again"
+
+
 def test_a_program_that_is_not_there_is_named(supervisor: Supervisor) -> None:
     supervisor.add("web", ("/nowhere/program",), ENV)
     with pytest.raises(StartError, match="cannot run /nowhere/program: No such file"):
