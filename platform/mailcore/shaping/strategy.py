@@ -1,7 +1,7 @@
 """What a strategy allows a path: rate, connections, messages per connection, spacing.
 
-Gives    Rate, Grant, Speed, rate_of, connection_limit, slowest, messages_left, average_speed, spacing_s,
-         share_schedule, class_limit, Stream, streams
+Gives    Rate, Grant, Speed, rate_of, connection_limit, slowest, messages_left, average_speed,
+         spacing_s, share_schedule, class_limit, Stream, streams
 Takes    a compiled Strategy, or a rate and the class of the mail
 Raises   nothing
 Follows  reference/mta-model.md §6 (messages per interval = connections × messages × attempts);
