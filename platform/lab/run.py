@@ -31,12 +31,15 @@ class Lab:
         dns_port: int = 0,
         control_port: int = 0,
         keep_messages: int = 200,
+        hosts_everything: bool = False,
     ) -> None:
         providers = tuple(provider.key for provider in world.providers)
         self.world = world
         self.tally = Tally(directory, providers, keep_messages=keep_messages)
         self.zone = Zone(world)
-        self.receiver = Receiver(world, self.tally, directory, port=smtp_port)
+        self.receiver = Receiver(
+            world, self.tally, directory, port=smtp_port, hosts_everything=hosts_everything
+        )
         self.dns = DnsServer(self.zone, port=dns_port)
         control = Control(world, self.tally, self.zone, self.receiver)
         self.http = HttpServer(control.handle, port=control_port)

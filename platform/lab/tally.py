@@ -7,6 +7,7 @@ Raises   OSError when the journal cannot be written
 Follows  design.md section 5: what is claimed of the product is counted here, not from its database
 """
 
+import fcntl
 import json
 import os
 from collections import Counter, OrderedDict, deque
@@ -180,6 +181,12 @@ class Tally:
         self._connections = 0
         self._clear()
         self._fd = os.open(self.journal_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            os.close(self._fd)
+            reason = f"another lab writes this journal: {self.journal_path}"
+            raise OSError(exc.errno, reason) from exc
         self._replay()
 
     # -- what sessions say ---------------------------------------------------------------------
