@@ -16,7 +16,8 @@ SOURCE_FOLDERS = ("platform", "workers", "tests", "deploy", "bench")
 MODULE_LINES = 400
 TASK_STATEMENTS = 5
 
-_NOT_OURS = frozenset({".git", ".venv", "var", "__pycache__", "node_modules", "vendor", "build"})
+_NOT_OURS = frozenset({"var", "__pycache__", "node_modules", "vendor", "build", "dist", "htmlcov"})
+_HIDDEN_AND_OURS = frozenset({".ci", ".github"})
 _CODE_SUFFIXES = frozenset(
     {".cfg", ".css", ".html", ".js", ".lua", ".py", ".sh", ".sql", ".toml", ".yaml", ".yml"}
 )
@@ -29,7 +30,8 @@ def files_below(top: Path, suffixes: frozenset[str]) -> Iterator[Path]:
     """Yield the files of our own below a folder, sorted; those without a suffix count as text."""
     for path in sorted(top.iterdir()):
         if path.is_dir():
-            if path.name not in _NOT_OURS and not path.name.endswith("_cache"):
+            is_hidden = path.name.startswith(".") and path.name not in _HIDDEN_AND_OURS
+            if path.name not in _NOT_OURS and not is_hidden:
                 yield from files_below(path, suffixes)
         elif path.suffix in suffixes and not path.name.endswith((".min.js", ".min.css")):
             yield path
