@@ -12,19 +12,21 @@ from mailio.ledger.rows import columns
 LANE_KEY = "site, sender_id, account_id, campaign_id, mail_class, tls_need"
 
 # What the deltas of a statement do to lanes. `delta` has one line a lane: changes of the three
-# counts and the earliest due time of rows that began to wait ('infinity' if none did).
+# counts and the earliest due time of rows that began to wait ('infinity' if none did). The locked
+# lanes carry their delta along: joining the two again would cost the square of their number.
 APPLY_DELTA = f"""
 locked AS MATERIALIZED (
-    SELECT id FROM ledger_lane WHERE id IN (SELECT lane_id FROM delta)
-     ORDER BY {LANE_KEY} FOR UPDATE
+    SELECT k.id, d.waiting, d.leased, d.unknown, d.due_at
+      FROM delta d JOIN ledger_lane k ON k.id = d.lane_id
+     ORDER BY {LANE_KEY} FOR UPDATE OF k
 ), lanes AS (
     UPDATE ledger_lane l
        SET waiting = l.waiting + d.waiting, leased = l.leased + d.leased,
            unknown = l.unknown + d.unknown,
            next_due_at = LEAST(l.next_due_at, d.due_at),
            touch_no = l.touch_no + (d.due_at < 'infinity')::int
-      FROM locked k JOIN delta d ON d.lane_id = k.id
-     WHERE l.id = k.id
+      FROM locked d
+     WHERE l.id = d.id
 )"""  # noqa: S608 (constants of this module)
 
 # A lane's next due time is computed from the same snapshot as its rows, without those taken here,
@@ -51,38 +53,43 @@ WITH request AS MATERIALIZED (
       FROM picked p WHERE r.id = p.id
     RETURNING r.*
 ), taken AS MATERIALIZED (
-    SELECT lane_id, count(*) AS taken FROM claimed GROUP BY lane_id
+    SELECT lane_id, max(low) AS low, sum(taken) AS taken
+      FROM (SELECT lane_id, low, 0 AS taken FROM request
+             UNION ALL
+            SELECT lane_id, NULL, 1 FROM claimed) AS c
+     GROUP BY lane_id
 ), plan AS MATERIALIZED (
-    SELECT l.id AS lane_id, COALESCE(t.taken, 0) AS taken, l.touch_no, l.next_due_at AS before,
-           COALESCE(CASE WHEN q.low = '-infinity' OR l.waiting <= COALESCE(t.taken, 0) THEN f.due_at
+    SELECT t.lane_id, t.taken, l.touch_no, l.next_due_at AS before,
+           COALESCE(CASE WHEN t.low = '-infinity' OR l.waiting <= t.taken THEN f.due_at
                          ELSE LEAST(f.due_at, statement_timestamp() + interval '5 seconds') END,
-                    'infinity') AS next_due_at
-      FROM request q
-      JOIN ledger_lane l ON l.id = q.lane_id
-      LEFT JOIN taken t ON t.lane_id = q.lane_id
+                    'infinity') AS due_at
+      FROM taken t
+      JOIN ledger_lane l ON l.id = t.lane_id
       LEFT JOIN LATERAL (
         SELECT w.due_at FROM ledger_row w
-         WHERE w.lane_id = q.lane_id AND w.state = 0 AND w.due_at >= q.low
+         WHERE w.lane_id = t.lane_id AND w.state = 0 AND w.due_at >= t.low
            AND w.id NOT IN (SELECT id FROM picked)
          ORDER BY w.due_at, w.id LIMIT 1) f ON true
 ), locked AS MATERIALIZED (
-    SELECT id FROM ledger_lane
-     WHERE id IN (SELECT lane_id FROM plan WHERE taken > 0 OR next_due_at <> before)
-     ORDER BY {LANE_KEY} FOR UPDATE
+    SELECT k.id, p.taken, p.touch_no, p.due_at
+      FROM plan p JOIN ledger_lane k ON k.id = p.lane_id
+     WHERE p.taken > 0 OR p.due_at <> p.before
+     ORDER BY {LANE_KEY} FOR UPDATE OF k
 ), lanes AS (
     UPDATE ledger_lane l
        SET waiting = l.waiting - p.taken, leased = l.leased + p.taken,
-           next_due_at = CASE WHEN l.touch_no = p.touch_no THEN p.next_due_at
-                              ELSE LEAST(l.next_due_at, p.next_due_at) END
-      FROM locked k JOIN plan p ON p.lane_id = k.id
-     WHERE l.id = k.id
+           next_due_at = CASE WHEN l.touch_no = p.touch_no THEN p.due_at
+                              ELSE LEAST(l.next_due_at, p.due_at) END
+      FROM locked p
+     WHERE l.id = p.id
 )
 SELECT {columns(row="c", lane="l")}
   FROM claimed c JOIN ledger_lane l ON l.id = c.lane_id
  ORDER BY c.due_at, c.id
 """  # noqa: S608 (constants of this package)
 
-# Ends are true whatever became of the claim; only those who wait again are fenced.
+# Ends are true whatever became of the claim; only those who wait again are fenced. `state + 0`
+# keeps the planner off the index of all leased rows: by id is the only sensible way.
 SETTLE = f"""
 WITH finished AS MATERIALIZED (
     DELETE FROM ledger_row WHERE id = ANY ($1::bigint[]) RETURNING lane_id, state
@@ -96,7 +103,7 @@ WITH finished AS MATERIALIZED (
       FROM unnest($2::bigint[], $3::int[], $4::float8[], $5::text[], $6::text[], $7::int[],
                   $8::int[], $9::smallint[])
         AS d (id, claim_no, delay_s, reason, reply, source_id, counts, state)
-     WHERE r.id = d.id AND r.claim_no = d.claim_no AND r.state = 1
+     WHERE r.id = d.id AND r.claim_no = d.claim_no AND r.state + 0 = 1
     RETURNING r.lane_id, r.state, r.due_at
 ), delta AS MATERIALIZED (
     SELECT lane_id, sum(waiting) AS waiting, sum(leased) AS leased, sum(unknown) AS unknown,

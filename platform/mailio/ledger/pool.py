@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -94,11 +95,17 @@ class Session:
         self._connection: Connection | None = None
         self._generation = 0
         self._is_closed = False
+        self._failed_at: float | None = None
 
     @property
     def generation(self) -> int:
         """The number of the present connection; another number means session locks are gone."""
         return self._generation
+
+    @property
+    def failed_at(self) -> float | None:
+        """When (monotonic) the database last could not be reached or was lost, None if never."""
+        return self._failed_at
 
     @property
     def backend_pid(self) -> int:
@@ -173,6 +180,7 @@ class Session:
             raise RolledBack(STORE, _reason(exc)) from exc
         except psycopg2.Error as exc:
             if connection.closed:
+                self._failed_at = time.monotonic()
                 self._drop()
                 raise ConnectionLost(STORE, _reason(exc)) from exc
             if isinstance(exc, errors.ReadOnlySqlTransaction):
@@ -190,6 +198,7 @@ class Session:
         try:
             connection: Connection = psycopg2.connect(self._dsn, application_name=name, **_LINE)
         except psycopg2.OperationalError as exc:
+            self._failed_at = time.monotonic()
             raise StoreUnavailable(STORE, _reason(exc)) from exc
         try:
             connection.autocommit = True

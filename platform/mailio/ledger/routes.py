@@ -107,7 +107,7 @@ WITH picked AS MATERIALIZED (
     SELECT r.id, r.lane_id, r.state, $3::text COLLATE "C" AS site, $4::int AS isp_id,
            statement_timestamp() AS due_at, 'returned' AS reason
       FROM unnest($1::bigint[], $2::int[]) AS t (id, claim_no)
-      JOIN ledger_row r ON r.id = t.id AND r.claim_no = t.claim_no AND r.state = 1
+      JOIN ledger_row r ON r.id = t.id AND r.claim_no = t.claim_no AND r.state + 0 = 1
       JOIN ledger_lane l ON l.id = r.lane_id AND l.site <> $3::text
        FOR UPDATE OF r
 ), {_MOVE}

@@ -1,0 +1,202 @@
+"""The statements of the chores. They lock rows and lanes as those of the delivery path do."""
+
+from __future__ import annotations
+
+from mailio.ledger.delivery_sql import APPLY_DELTA, LANE_KEY
+from mailio.ledger.rows import columns
+
+# Rows are leased to whoever ends them, so that no delivery takes them meanwhile.
+_LEASE = f"""
+), leased AS MATERIALIZED (
+    UPDATE ledger_row r SET state = 1, claim_no = r.claim_no + 1, incarnation = $1::bigint
+      FROM picked p WHERE r.id = p.id
+    RETURNING r.*
+), delta AS MATERIALIZED (
+    SELECT lane_id, -count(*) FILTER (WHERE state = 0) AS waiting, count(*) AS leased,
+           -count(*) FILTER (WHERE state = 2) AS unknown, timestamptz 'infinity' AS due_at
+      FROM picked WHERE id IN (SELECT id FROM leased) GROUP BY lane_id
+), {APPLY_DELTA}
+SELECT {columns(row="c", lane="l")}
+  FROM leased c JOIN ledger_lane l ON l.id = c.lane_id
+ ORDER BY c.expires_at, c.id
+"""  # noqa: S608 (constants of this package)
+
+SELECT_EXPIRED = f"""
+WITH picked AS MATERIALIZED (
+    SELECT id, lane_id, state FROM ledger_row
+     WHERE expires_at <= statement_timestamp() AND state IN (0, 2)
+     LIMIT $2::int FOR UPDATE SKIP LOCKED
+{_LEASE}"""  # noqa: S608 (constants of this package)
+
+UNKNOWN_DUE = f"""
+WITH picked AS MATERIALIZED (
+    SELECT id, lane_id, state FROM ledger_row
+     WHERE state = 2 AND due_at <= statement_timestamp()
+     ORDER BY due_at, id
+     LIMIT $2::int FOR UPDATE SKIP LOCKED
+{_LEASE}"""  # noqa: S608 (constants of this package)
+
+# Nobody is judged within a lease of the database's own start: nobody could renew before.
+DEAD = """
+SELECT i.id, i.node, i.process, i.journal
+  FROM ledger_incarnation i
+ WHERE i.ended_at IS NULL
+   AND (i.heartbeat_at = '-infinity'
+        OR (pg_postmaster_start_time() < statement_timestamp() - make_interval(secs => $2::float8)
+            AND i.heartbeat_at < statement_timestamp() - make_interval(
+                    secs => CASE WHEN i.node = $1::text THEN $2::float8 ELSE $3::float8 END)))
+UNION ALL
+-- A claim that was under way while its life was ended may have left rows behind.
+SELECT i.id, i.node, i.process, i.journal
+  FROM ledger_incarnation i
+ WHERE i.ended_at > statement_timestamp() - interval '1 day'
+   AND EXISTS (SELECT FROM ledger_row r WHERE r.state = 1 AND r.incarnation = i.id)
+ ORDER BY 1
+"""
+
+CONDEMN = """
+UPDATE ledger_incarnation SET heartbeat_at = '-infinity'
+ WHERE id = $1::bigint AND ended_at IS NULL AND heartbeat_at > '-infinity'
+"""
+
+BURY = """
+UPDATE ledger_incarnation SET ended_at = statement_timestamp()
+ WHERE id = $1::bigint AND ended_at IS NULL
+"""
+
+RECLAIM = f"""
+WITH picked AS MATERIALIZED (
+    SELECT id, lane_id FROM ledger_row
+     WHERE state = 1 AND incarnation = $1::bigint
+     LIMIT $2::int FOR UPDATE SKIP LOCKED
+), freed AS MATERIALIZED (
+    UPDATE ledger_row r
+       SET state = 0, incarnation = NULL, due_at = statement_timestamp(), reason = 'reclaimed'
+      FROM picked p WHERE r.id = p.id
+    RETURNING r.lane_id, r.due_at
+), delta AS MATERIALIZED (
+    SELECT lane_id, count(*) AS waiting, -count(*) AS leased, 0 AS unknown, min(due_at) AS due_at
+      FROM freed GROUP BY lane_id
+), {APPLY_DELTA}
+SELECT count(*) FROM freed
+"""  # noqa: S608 (constants of this package)
+
+MARK_UNKNOWN = f"""
+WITH doubtful AS MATERIALIZED (
+    UPDATE ledger_row r
+       SET state = 2, incarnation = NULL, reason = 'unknown_outcome',
+           due_at = statement_timestamp() + make_interval(secs => $4::float8)
+      FROM unnest($2::bigint[], $3::int[]) AS t (id, claim_no)
+     WHERE r.id = t.id AND r.claim_no = t.claim_no AND r.state + 0 = 1 AND r.incarnation = $1::bigint
+    RETURNING r.lane_id
+), delta AS MATERIALIZED (
+    SELECT lane_id, 0 AS waiting, -count(*) AS leased, count(*) AS unknown,
+           timestamptz 'infinity' AS due_at
+      FROM doubtful GROUP BY lane_id
+), {APPLY_DELTA}, told AS (
+    INSERT INTO ledger_outbox (event_count, body)
+    SELECT $5::int, $6::bytea WHERE $5::int > 0
+)
+SELECT count(*) FROM doubtful
+"""  # noqa: S608 (constants of this package)
+
+ROWS_OF_INCARNATION = f"""
+SELECT {columns(row="r", lane="l")}
+  FROM ledger_row r JOIN ledger_lane l ON l.id = r.lane_id
+ WHERE r.state = 1 AND r.incarnation = $1::bigint
+ ORDER BY r.id LIMIT $2::int
+"""  # noqa: S608 (constants of this package)
+
+# Every writer changes rows and counts in one transaction, so any one snapshot must agree with
+# itself: what differs here is wrong, and nothing had to be locked to see it.
+LANE_DIFFERENCES = """
+SELECT l.id, l.waiting, l.leased, l.unknown, COALESCE(c.waiting, 0), COALESCE(c.leased, 0),
+       COALESCE(c.unknown, 0), l.next_due_at > COALESCE(c.due_at, 'infinity')
+  FROM ledger_lane l
+  LEFT JOIN (SELECT lane_id, count(*) FILTER (WHERE state = 0) AS waiting,
+                    count(*) FILTER (WHERE state = 1) AS leased,
+                    count(*) FILTER (WHERE state = 2) AS unknown,
+                    min(due_at) FILTER (WHERE state = 0) AS due_at
+               FROM ledger_row GROUP BY lane_id) AS c ON c.lane_id = l.id
+ WHERE (l.waiting, l.leased, l.unknown)
+       IS DISTINCT FROM (COALESCE(c.waiting, 0), COALESCE(c.leased, 0), COALESCE(c.unknown, 0))
+    OR l.next_due_at > COALESCE(c.due_at, 'infinity')
+ ORDER BY l.id
+"""
+
+# Two statements of one transaction: the count's snapshot is taken after the lane was locked, and
+# whoever has changed rows since must wait for that lock to commit.
+LOCK_LANE = "SELECT id FROM ledger_lane WHERE id = $1::bigint FOR UPDATE"
+MEND_LANE = """
+UPDATE ledger_lane l
+   SET waiting = c.waiting, leased = c.leased, unknown = c.unknown, touch_no = l.touch_no + 1,
+       next_due_at = LEAST(l.next_due_at, COALESCE(c.due_at, 'infinity'))
+  FROM (SELECT count(*) FILTER (WHERE state = 0) AS waiting,
+               count(*) FILTER (WHERE state = 1) AS leased,
+               count(*) FILTER (WHERE state = 2) AS unknown,
+               min(due_at) FILTER (WHERE state = 0) AS due_at
+          FROM ledger_row WHERE lane_id = $1::bigint) AS c
+ WHERE l.id = $1::bigint
+"""
+
+# A waiting row in a lane whose count says none would be a fault; it must not lose its lane too.
+DROP_EMPTY_LANES = f"""
+DELETE FROM ledger_lane
+ WHERE id IN (SELECT l.id FROM ledger_lane l
+               WHERE l.waiting = 0 AND l.leased = 0 AND l.unknown = 0
+                 AND l.used_at < statement_timestamp() - make_interval(secs => $1::float8)
+                 AND NOT EXISTS (SELECT FROM ledger_row r WHERE r.lane_id = l.id AND r.state = 0)
+               ORDER BY {LANE_KEY}
+               LIMIT $2::int FOR UPDATE SKIP LOCKED)
+RETURNING 1
+"""  # noqa: S608 (constants of this package)
+
+PRUNE_OUTBOX = """
+DELETE FROM ledger_outbox o
+ USING (SELECT b.xid, b.id FROM ledger_outbox b
+         WHERE (b.xid, b.id) <= (SELECT c.xid, c.row_id FROM ledger_cursor c
+                                  ORDER BY c.xid, c.row_id LIMIT 1)
+           AND b.created_at < statement_timestamp() - make_interval(secs => $1::float8)
+         ORDER BY b.xid, b.id LIMIT $2::int) AS old
+ WHERE o.id = old.id
+RETURNING 1
+"""
+
+PRUNE_IDEMPOTENCY = """
+DELETE FROM ledger_idempotency
+ WHERE created_at < statement_timestamp() - make_interval(secs => $1::float8)
+RETURNING 1
+"""
+
+PRUNE_ROUTES = "DELETE FROM ledger_route WHERE expires_at <= statement_timestamp() RETURNING 1"
+
+PRUNE_INCARNATIONS = """
+DELETE FROM ledger_incarnation i
+ WHERE i.ended_at < statement_timestamp() - make_interval(secs => $1::float8)
+   AND NOT EXISTS (SELECT FROM ledger_row r WHERE r.state = 1 AND r.incarnation = i.id)
+RETURNING 1
+"""
+
+SEGMENTS = """
+SELECT DISTINCT content_segment FROM ledger_row WHERE content_segment = ANY ($1::bigint[])
+"""
+
+STATEMENTS = {
+    "select_expired": SELECT_EXPIRED,
+    "unknown_due": UNKNOWN_DUE,
+    "dead_incarnations": DEAD,
+    "condemn": CONDEMN,
+    "bury": BURY,
+    "reclaim": RECLAIM,
+    "mark_unknown": MARK_UNKNOWN,
+    "rows_of_incarnation": ROWS_OF_INCARNATION,
+    "lane_differences": LANE_DIFFERENCES,
+    "lock_lane": LOCK_LANE,
+    "mend_lane": MEND_LANE,
+    "drop_empty_lanes": DROP_EMPTY_LANES,
+    "prune_outbox": PRUNE_OUTBOX,
+    "prune_idempotency": PRUNE_IDEMPOTENCY,
+    "prune_routes": PRUNE_ROUTES,
+    "prune_incarnations": PRUNE_INCARNATIONS,
+    "segments": SEGMENTS,
+}
