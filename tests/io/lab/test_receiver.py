@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.content import find_end
 from lab.house import GreylistMemory
 from lab.manner import Extension, Greylist, Manner, TlsManner, unknown_user
 from lab.run import Lab
@@ -134,6 +135,8 @@ async def test_counts_survive_a_restart_and_a_torn_line(tmp_path: Path) -> None:
             await line.deliver("a@accepta.test", MESSAGE % b"twice")
         assert totals(lab)["duplicates"] == 1
         assert totals(lab)["transactions_accepted"] == 2
+    async with running(tmp_path) as lab:  # what was written behind the torn line is whole
+        assert totals(lab)["duplicates"] == 1
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 64])
@@ -151,6 +154,13 @@ async def test_a_pipelined_session_in_any_segmentation_is_the_same(lab: Lab, pie
         codes = [(await line.reply())[:3] for _ in range(13)]
     assert codes == ["250", "250", "354", "250"] * 3 + ["221"]
     assert [lab.tally.messages(f"m{n}")[0].content for n in range(3)] == bodies
+
+
+def test_a_dot_at_the_start_ends_content_and_elsewhere_only_on_a_line_of_its_own() -> None:
+    assert find_end(b"DATA\r\n.\r\nQUIT", 6, 6) == (6, 9)
+    assert find_end(b"a\r\n.\r\n", 0, 5) == (3, 6)  # the end began before what was searched
+    assert find_end(b"a.\r\n", 0, 0) is None
+    assert find_end(b".\r\nz", 0, 0, is_start=False) is None  # the start was thrown away
 
 
 async def test_an_empty_content_and_one_of_dots_alone_are_taken(lab: Lab) -> None:
