@@ -59,6 +59,14 @@ class TlsMode(Enum):
     REQUIRED = "required"
 
 
+class Encoding(Enum):
+    """The content transfer encoding an ISP is sent (reference §5)."""
+
+    QUOTED_PRINTABLE = "quoted-printable"
+    BASE64 = "base64"
+    EIGHT_BIT = "8bit"
+
+
 class RuleAction(Enum):
     """What a default rule does with a bounce of its kind (reference §7.4)."""
 
@@ -154,6 +162,9 @@ class Isp:
     is_one_site: bool = False
     add_headers: tuple[tuple[str, str], ...] = ()
     delete_headers: tuple[str, ...] = ()
+    encoding_global: Encoding = Encoding.QUOTED_PRINTABLE
+    encoding_html: Encoding = Encoding.QUOTED_PRINTABLE
+    encoding_text: Encoding = Encoding.QUOTED_PRINTABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +194,7 @@ class Pool:
     id: int
     name: str
     members: tuple[PoolMember, ...]
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +219,8 @@ class Node:
     connect_timeout_s: float = 30.0
     spool_retention_s: float = 0.0
     fbl_header: str = "X-Postfleet-Token"
+    admin_email: str = ""
+    logs_replies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,4 +281,5 @@ class PolicySnapshot:
     default_rules: Mapping[int, DefaultRule] = field(default_factory=dict)
     bounce_patterns: tuple[BouncePattern, ...] = ()
     dkim_keys: Mapping[int, DkimKey] = field(default_factory=dict)
+    default_strategy_id: int = 0
     schema_version: int = SCHEMA_VERSION

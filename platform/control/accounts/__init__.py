@@ -1,0 +1,1 @@
+"""Who may act: accounts, users of both kinds, API tokens."""

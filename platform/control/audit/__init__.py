@@ -1,0 +1,1 @@
+"""Every change, with before and after."""

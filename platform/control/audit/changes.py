@@ -1,0 +1,185 @@
+"""The one way to change rows: audited, compiled, published, or not at all.
+
+Gives    policy_change(actor): a transaction that writes the audit and compiles the policy at its
+         end; Change, on which every row is noted before it is touched
+Raises   StaleVersion when the row was changed meanwhile; PolicyRefused when the rows make no policy
+Follows  style.md rule 8; design.md section 6: at most one revision per transaction
+
+    with policy_change(actor) as change:
+        change.touch(pool, expected_version=3)
+        pool.name = "bulk"
+        pool.save()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from django.conf import settings
+from django.db import models, transaction
+from django.db.models import F
+from django.utils import timezone
+from django.utils.module_loading import import_string
+
+from control.access import Actor
+from control.audit.choices import Action
+from control.audit.models import AuditEntry
+from control.rows import PolicyModel, state_of
+from mailcore.errors import PostfleetError
+
+Key = tuple[type[models.Model], Any]
+State = dict[str, Any] | None
+
+_current: ContextVar[Change | None] = ContextVar("change", default=None)
+
+
+class StaleVersion(PostfleetError):
+    """The row was changed by somebody else since it was read; `changed_by` says by whom."""
+
+    def __init__(self, row: str, changed_by: str, version: int) -> None:
+        super().__init__(f"{row} was changed meanwhile by {changed_by} (now version {version})")
+        self.row = row
+        self.changed_by = changed_by
+        self.version = version
+
+
+class Change:
+    """The rows one transaction touches."""
+
+    def __init__(self, actor: Actor) -> None:
+        self.actor = actor
+        self.revision: int | None = None
+        self._before: dict[Key, State] = {}
+        self._labels: dict[Key, str] = {}
+        self._bumped: set[Key] = set()
+        self._notes: list[AuditEntry] = []
+        self._wants_policy = False
+
+    def touch(self, row: models.Model, *, expected_version: int | None = None) -> None:
+        """Note a stored row that is about to be changed or deleted; lock it till the end."""
+        key = (type(row), row.pk)
+        if key in self._before and expected_version is None:
+            return
+        stored = type(row)._base_manager.select_for_update(of=("self",)).filter(pk=row.pk).first()
+        if stored is None:
+            raise StaleVersion(_name(row), "somebody who deleted it", 0)
+        version = getattr(stored, "version", None)
+        if expected_version is not None and version != expected_version:
+            raise StaleVersion(_name(stored), _changed_by(stored), version or 0)
+        self._before.setdefault(key, state_of(stored))
+        self._labels.setdefault(key, str(stored)[:200])
+        self._note_policy(row)
+
+    def bump(self, row: models.Model) -> None:
+        """Raise the version of a row whose parts (inline rows) change, though it does not."""
+        self.touch(row)
+        self._bumped.add((type(row), row.pk))
+
+    def created(self, row: models.Model) -> None:
+        """Note a row that was just stored for the first time."""
+        self._before.setdefault((type(row), row.pk), None)
+        self._note_policy(row)
+        if isinstance(row, PolicyModel):
+            type(row)._base_manager.filter(pk=row.pk).update(
+                created_by=self.actor.user_id, updated_by=self.actor.user_id
+            )
+
+    def note(
+        self, action: Action, row: models.Model, *, before: State = None, after: State = None
+    ) -> None:
+        """Write an audit entry about what is no column of the row."""
+        self._notes.append(
+            self._entry(action, (type(row), row.pk), str(row), before=before, after=after)
+        )
+        self._note_policy(row)
+
+    def finish(self) -> None:
+        """Compile and publish, then write down what became of the rows noted."""
+        entries = [
+            entry for key, before in self._before.items() for entry in self._audit(key, before)
+        ]
+        entries += self._notes
+        if self._wants_policy:
+            publish: Callable[..., int | None] = import_string(settings.POLICY_PUBLISHER)
+            self.revision = publish(author=self.actor.label)
+        for entry in entries:
+            entry.revision = self.revision
+        AuditEntry.objects.bulk_create(entries)
+
+    def _audit(self, key: Key, before: State) -> Iterator[AuditEntry]:
+        model, pk = key
+        row = model._base_manager.filter(pk=pk).first()
+        after = None if row is None else state_of(row)
+        label = self._labels.get(key, "") if row is None else str(row)
+        if row is not None and before is not None and (after != before or key in self._bumped):
+            self._raise_version(row)
+        if before == after:
+            return
+        action = Action.CHANGED
+        if before is None:
+            action = Action.CREATED
+        elif after is None:
+            action = Action.DELETED
+        yield self._entry(action, key, label, before=before, after=after)
+
+    def _raise_version(self, row: models.Model) -> None:
+        if isinstance(row, PolicyModel):
+            type(row)._base_manager.filter(pk=row.pk).update(
+                version=F("version") + 1,
+                updated_at=timezone.now(),
+                updated_by=self.actor.user_id,
+            )
+
+    def _entry(
+        self, action: Action, key: Key, label: str, *, before: State, after: State
+    ) -> AuditEntry:
+        return AuditEntry(
+            user_id=self.actor.user_id,
+            actor=self.actor.label[:200],
+            ip=self.actor.ip,
+            action=action,
+            object_type=key[0]._meta.label_lower,
+            object_id=str(key[1]),
+            object_label=label[:200],
+            before=before,
+            after=after,
+        )
+
+    def _note_policy(self, row: models.Model) -> None:
+        self._wants_policy = self._wants_policy or getattr(row, "affects_policy", False)
+
+
+@contextmanager
+def policy_change(actor: Actor) -> Iterator[Change]:
+    """Run changes in one transaction; inner uses join the outer one, so all compile once."""
+    outer = _current.get()
+    if outer is not None:
+        yield outer
+        return
+    change = Change(actor)
+    mark = _current.set(change)
+    try:
+        with transaction.atomic():
+            yield change
+            change.finish()
+    finally:
+        _current.reset(mark)
+
+
+def save_new(row: models.Model, *, actor: Actor) -> None:
+    """Check and store a new row, audited."""
+    row.full_clean()
+    with policy_change(actor) as change:
+        row.save(force_insert=True)
+        change.created(row)
+
+
+def _name(row: models.Model) -> str:
+    return f"{row._meta.verbose_name} {row.pk}"
+
+
+def _changed_by(row: models.Model) -> str:
+    return str(getattr(row, "updated_by", None) or "the system")

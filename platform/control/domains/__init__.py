@@ -1,0 +1,1 @@
+"""From domains, who may use them, and the keys that sign for them."""

@@ -1,0 +1,1 @@
+"""POP3 and IMAP mailboxes that are read for bounces, complaints and replies."""

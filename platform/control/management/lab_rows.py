@@ -1,0 +1,149 @@
+"""The rows of the lab: a demo company, its senders, and the lab's providers as ISPs.
+
+Gives    create_lab_rows
+Takes    `lab.world`: domains, exchangers, source addresses, times in seconds
+
+Running it again adds what is missing and changes nothing that is there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from control.access import Actor
+from control.accounts.models import Account
+from control.audit.changes import Change, policy_change
+from control.domains.models import DkimKey, SendingDomain
+from control.mta.choices import Helo, KeyAlgorithm, RetryMode, RetryType
+from control.mta.models import (
+    DefaultRule,
+    Isp,
+    IspDomain,
+    Key,
+    Pool,
+    PoolMember,
+    RetryRule,
+    Strategy,
+)
+from control.mta.services import draw_private_key, store_key
+from control.nodes.models import Node, Source
+from control.rows import PolicyModel
+from control.senders.models import Sender
+from lab.world import LabPolicy, World
+
+R = TypeVar("R", bound=PolicyModel)
+CONNECTIONS = 20
+
+
+def create_lab_rows(world: World, *, node_name: str, actor: Actor) -> Account:
+    """Add what the lab's first campaign needs; return the demo account."""
+    with policy_change(actor) as change:
+        strategy = _ensure(
+            change,
+            Strategy,
+            {"name": "unlimited"},
+            connections=CONNECTIONS,
+            messages_per_connection=0,
+            connection_attempts=0,
+            interval_s=1.0,
+            helo=Helo.FIXED,
+        )
+        rule = _rules(change, world.policy)
+        pool = _pool(change, world, node_name)
+        account = _ensure(
+            change,
+            Account,
+            {"login_name": "demo"},
+            title="Demo",
+            lifetime_s=world.policy.lifetime_s,
+        )
+        sender = _ensure(
+            change,
+            Sender,
+            {"name": "demo"},
+            pool=pool,
+            strategy=strategy,
+            default_rule=rule,
+        )
+        sender.accounts.add(account)
+        if account.default_sender_id is None:
+            change.touch(account)
+            account.default_sender = sender
+            account.save(update_fields=["default_sender"])
+        _domains(change, world, account, actor)
+        _isps(change, world)
+    return account
+
+
+def _ensure(change: Change, kind: type[R], name: dict[str, Any], /, **fields: Any) -> R:
+    """Return the row of this name, created with these fields if it is not there."""
+    row: R | None = kind._default_manager.filter(**name).first()
+    if row is None:
+        row = kind(**name, **fields)
+        row.full_clean()
+        row.save(force_insert=True)
+        change.created(row)
+    return row
+
+
+def _rules(change: Change, policy: LabPolicy) -> DefaultRule:
+    """Delays of seconds, or a demonstration would last a day."""
+    retry = _ensure(
+        change,
+        RetryRule,
+        {"name": "lab"},
+        mode=RetryMode.SAME_IP,
+        type=RetryType.GEOMETRIC,
+        interval_s=policy.retry_delays_s[0],
+        exponent=1.5,
+        retries=100,
+    )
+    return _ensure(
+        change,
+        DefaultRule,
+        {"name": "lab"},
+        priority=50,
+        retry_rule=retry,
+        unknown_after_s=policy.retry_delays_s[-1],
+    )
+
+
+def _pool(change: Change, world: World, node_name: str) -> Pool:
+    node = _ensure(
+        change,
+        Node,
+        {"name": node_name},
+        dns_timeout_s=world.policy.dns_timeout_s,
+        dns_cache_max_s=60.0,
+        connect_timeout_s=world.policy.connect_timeout_s,
+    )
+    pool = _ensure(change, Pool, {"name": "demo"}, domain=world.sending_domains[0])
+    for host in world.sources:
+        source = _ensure(
+            change, Source, {"node": node, "address": host.address}, ehlo_name=host.name
+        )
+        _ensure(change, PoolMember, {"pool": pool, "source": source})
+    return pool
+
+
+def _domains(change: Change, world: World, account: Account, actor: Actor) -> None:
+    for name in world.sending_domains:
+        domain = _ensure(
+            change, SendingDomain, {"domain": name}, return_path_domain=f"bounces.{name}"
+        )
+        domain.accounts.add(account)
+        for algorithm, selector in ((KeyAlgorithm.RSA, "rsa1"), (KeyAlgorithm.ED25519, "ed1")):
+            if DkimKey.objects.filter(sending_domain=domain, selector=selector).exists():
+                continue
+            key = store_key(
+                Key(name=f"{selector} of {name}"), draw_private_key(algorithm), actor=actor
+            )
+            _ensure(change, DkimKey, {"sending_domain": domain, "selector": selector}, key=key)
+
+
+def _isps(change: Change, world: World) -> None:
+    for provider in world.providers:
+        isp = _ensure(change, Isp, {"name": provider.title}, mx_suffixes=[provider.mx_suffix])
+        for hosted in provider.domains:
+            if not IspDomain.objects.filter(domain=hosted.name).exists():
+                _ensure(change, IspDomain, {"isp": isp, "domain": hosted.name})

@@ -1,0 +1,1 @@
+"""How mail is sent: ISPs, pools, strategies, retry and default rules, bounce patterns, keys."""

@@ -1,0 +1,1 @@
+"""Hosts of the fleet and the addresses they send from."""

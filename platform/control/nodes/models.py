@@ -1,0 +1,116 @@
+"""Nodes and the source addresses they own."""
+
+from __future__ import annotations
+
+from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from control.fields import SecondsField, Unit, check_domain, check_header_name, check_slug
+from control.nodes.choices import AccessProtocol
+from control.rows import PolicyModel
+
+
+class Node(PolicyModel):
+    """A host of the fleet with its send-module settings.
+
+    Of the reference's 23 settings those are here that have a meaning in this product;
+    docs/policy.md says what became of each.
+    """
+
+    name = models.CharField(
+        _("name"),
+        max_length=63,
+        unique=True,
+        validators=[check_slug],
+        help_text=_("What the node's workers are started with (NODE). It names the node's queues."),
+    )
+    host = models.CharField(_("host"), max_length=253, default="localhost")
+    access_protocol = models.CharField(
+        _("access protocol"),
+        max_length=8,
+        choices=AccessProtocol,
+        default=AccessProtocol.LOCAL,
+    )
+    install_dir = models.CharField(_("node installation directory"), max_length=250, blank=True)
+    ssh_user = models.CharField(_("user"), max_length=64, blank=True)
+    ssh_key = models.ForeignKey(
+        "mta.Key",
+        verbose_name=_("SSH key"),
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="nodes",
+    )
+    spool_retention_s = SecondsField(
+        _("spool cleaner timeout (days)"),
+        unit=Unit.DAYS,
+        default=0.0,
+        help_text=_("How long content is kept after its last recipient is done; 0: not at all."),
+    )
+    dns_timeout_s = SecondsField(
+        _("DNS lookup timeout (sec)"), default=5.0, validators=[MinValueValidator(0.1)]
+    )
+    dns_cache_max_s = SecondsField(_("DNS lookup cache expire (sec)"), default=3600.0)
+    connect_timeout_s = SecondsField(
+        _("ESMTP connection timeout (sec)"), default=30.0, validators=[MinValueValidator(0.1)]
+    )
+    fbl_header = models.CharField(
+        _("FBL header name"),
+        max_length=76,
+        default="X-Postfleet-Token",
+        validators=[check_header_name],
+        help_text=_("The header field that carries the message token to complaint reports."),
+    )
+    admin_email = models.EmailField(_("SMTP administrator email"), blank=True)
+    logs_replies = models.BooleanField(_("write SMTP responses to the log"), default=False)
+
+    class Meta:
+        verbose_name = _("node")
+        verbose_name_plural = _("nodes")
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        """SSH needs a user and an SSH key."""
+        if self.access_protocol == AccessProtocol.SSH:
+            if not self.ssh_user:
+                raise ValidationError({"ssh_user": _("SSH needs a user name.")})
+            if self.ssh_key is None:
+                raise ValidationError({"ssh_key": _("SSH needs a key: create it under Keys.")})
+        if self.ssh_key is not None and self.ssh_key.type != "ssh":
+            raise ValidationError({"ssh_key": _("This is no SSH key.")})
+
+
+class Source(PolicyModel):
+    """One sending identity: an address on a node and the name it greets with."""
+
+    node = models.ForeignKey(
+        Node, verbose_name=_("node"), on_delete=models.PROTECT, related_name="sources"
+    )
+    address = models.GenericIPAddressField(_("IP address"), unpack_ipv4=True)
+    ehlo_name = models.CharField(
+        _("EHLO name"),
+        max_length=253,
+        validators=[check_domain],
+        help_text=_("Should be the address's PTR record, and resolve back to it."),
+    )
+    is_active = models.BooleanField(_("active"), default=True)
+
+    class Meta:
+        verbose_name = _("source")
+        verbose_name_plural = _("sources")
+        ordering = ["node__name", "address"]
+        constraints = [
+            models.UniqueConstraint(fields=["node", "address"], name="source_once_per_node")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.address} ({self.ehlo_name})"
+
+    def clean(self) -> None:
+        """Keep the name as DNS spells it."""
+        self.ehlo_name = self.ehlo_name.strip().rstrip(".").lower()

@@ -1,0 +1,1 @@
+"""A look at the ledger; nothing here writes it."""

@@ -1,0 +1,11 @@
+"""The app's name for Django."""
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class QueueConfig(AppConfig):
+    name = "control.queue"
+    label = "queue"
+    verbose_name = _("Queue")
+    default_auto_field = "django.db.models.AutoField"

@@ -1,0 +1,1 @@
+"""Delivery configurations: from which pool, at what speed, for which accounts."""

@@ -1,0 +1,6 @@
+"""The project's settings for tests: the same, with a cheap password hash."""
+
+from control.settings import *  # noqa: F403 (settings are a flat list of names)
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+SECURE_SSL_REDIRECT = False

@@ -1,0 +1,1 @@
+"""Who must not be mailed; the rows lie in the ledger."""

@@ -1,0 +1,101 @@
+"""What the policy says in one case: default < ISP < sender < source.
+
+Gives    default_strategy, strategy_for, rate_for, return_path_domain, sending_domain_for,
+         may_use_domain, may_use_sender, sources_on_node
+Takes    a snapshot and the keys of the case
+Raises   nothing; a key that is in no row is as if nothing had been said about it
+Follows  design.md sections 3 and 6. Retry and default rules are chosen in shaping/retry.py
+"""
+
+from __future__ import annotations
+
+from mailcore.policy.model import PolicySnapshot, SendingDomain, Source, Strategy
+
+# What holds where an operator has written no strategy at all: the reference's 60:60.
+BUILT_IN_STRATEGY = Strategy(
+    id=0,
+    name="built-in",
+    connections=1,
+    messages_per_connection=60,
+    connection_attempts=1,
+    interval_s=60.0,
+)
+
+
+def default_strategy(policy: PolicySnapshot) -> Strategy:
+    """Return the strategy of whatever has none."""
+    return policy.strategies.get(policy.default_strategy_id, BUILT_IN_STRATEGY)
+
+
+def strategy_for(
+    policy: PolicySnapshot, *, sender_id: int, isp_id: int, source_id: int
+) -> Strategy:
+    """Return the speed of a sender from a source to an ISP.
+
+    The source's own strategy in the sender's pool, else the sender's for this ISP, else the
+    sender's, else the ISP's, else the system's.
+    """
+    chosen = 0
+    sender = policy.senders.get(sender_id)
+    if sender is not None:
+        pool = policy.pools.get(sender.pool_id)
+        members = pool.members if pool is not None else ()
+        own = (member.strategy_id for member in members if member.source_id == source_id)
+        chosen = next(own, 0)
+        chosen = chosen or dict(sender.isp_strategies).get(isp_id, 0) or sender.strategy_id
+    isp = policy.isps.get(isp_id)
+    if not chosen and isp is not None:
+        chosen = isp.strategy_id
+    return policy.strategies.get(chosen) or default_strategy(policy)
+
+
+def rate_for(
+    policy: PolicySnapshot, *, sender_id: int, isp_id: int, source_id: int
+) -> tuple[int, float]:
+    """Return (messages, seconds) of a path; 0 messages is unlimited."""
+    strategy = strategy_for(policy, sender_id=sender_id, isp_id=isp_id, source_id=source_id)
+    return strategy.messages_per_interval, strategy.interval_s
+
+
+def return_path_domain(policy: PolicySnapshot, *, sender_id: int, header_from: str) -> str:
+    """Return where bounces of this mail return to; empty: nowhere of ours.
+
+    The sender's, else the sending domain's.
+    """
+    sender = policy.senders.get(sender_id)
+    if sender is not None and sender.return_path_domain:
+        return sender.return_path_domain
+    sending = policy.sending_domains.get(header_from)
+    return sending.return_path_domain if sending is not None else ""
+
+
+def sending_domain_for(
+    policy: PolicySnapshot, *, account_id: int, domain: str
+) -> SendingDomain | None:
+    """Return the sending domain if the account may use it as From domain, else None.
+
+    The domain itself must be listed: a parent that is listed opens no subdomain.
+    """
+    found = policy.sending_domains.get(domain.lower())
+    return found if found is not None and account_id in found.account_ids else None
+
+
+def may_use_domain(policy: PolicySnapshot, *, account_id: int, domain: str) -> bool:
+    """Whether the account may send From this domain."""
+    return sending_domain_for(policy, account_id=account_id, domain=domain) is not None
+
+
+def may_use_sender(policy: PolicySnapshot, *, account_id: int, sender_id: int) -> bool:
+    """Whether the account may send through this sender."""
+    sender = policy.senders.get(sender_id)
+    return sender is not None and account_id in sender.account_ids
+
+
+def sources_on_node(policy: PolicySnapshot, *, sender_id: int, node: str) -> tuple[Source, ...]:
+    """Return the active sources of a sender that live on a node, by id."""
+    sender = policy.senders.get(sender_id)
+    pool = policy.pools.get(sender.pool_id) if sender is not None else None
+    members = pool.members if pool is not None else ()
+    sources = (policy.sources.get(member.source_id) for member in members if member.weight > 0)
+    here = (one for one in sources if one is not None and one.is_active and one.node == node)
+    return tuple(sorted(here, key=lambda source: source.id))
