@@ -45,7 +45,9 @@ class Listener:
                 self._stopped.wait(_PAUSE_S)
 
     def _subscribed(self) -> None:
-        with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
+        with self._client.pubsub(  # type: ignore[no-untyped-call]
+            ignore_subscribe_messages=True
+        ) as subscription:
             subscription.subscribe(self._channel)
             # What was said before we subscribed is lost: look once.
             self._heard("")

@@ -1,0 +1,1 @@
+"""Engines join decisions and adapters. They see ports only: no adapter, no Celery, no Django."""

@@ -1,0 +1,205 @@
+"""Claim rows for a process's active paths, and say which path sends each.
+
+Takes    feeds with space, the policy
+Gives    Claimer.claim: (feed, rows) to send; rows that end here go to the settler
+Raises   StoreUnavailable when ledger or shaper is away
+Follows  design.md section 3, steps 3 to 5
+
+Lanes of one site share the room of its feeds by account, then by lane. What may not be sent after
+all (expired, stop-listed since it was accepted, gone to another site) is taken out of the batch
+here, in one look for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from mailcore.envelope import QueuedRow
+from mailcore.events import recipient_hash
+from mailcore.outcome import MailClass
+from mailcore.policy.lookup import strategy_for
+from mailcore.policy.model import PolicySnapshot
+from mailcore.ports import DnsStatus, DomainRoute, DueLane, LaneClaim
+from mailcore.reply import SmtpReply
+from mailcore.routing.site import site_of
+from mailcore.routing.source import candidates, choose_source
+from mailcore.shaping.fair import Demand, share_budget
+from mailcore.shaping.strategy import rate_of, slowest
+from workers.engines.context import DeliverPorts
+from workers.engines.feed import Feed
+from workers.engines.settle import Settler
+
+STOPPED = SmtpReply.local(550, "5.7.1", "the recipient is on a stop list")
+# A pinned source that is busy is soon free; one of another node has its own claims.
+NO_SOURCE_S = 1.0
+ROUTE_S = 300.0
+
+Assigned = list[tuple[Feed, list[QueuedRow]]]
+
+
+class Claimer:
+    """Claims for one process."""
+
+    def __init__(self, ports: DeliverPorts, settler: Settler, space: Callable[[Feed], int]) -> None:
+        self._ports = ports
+        self._settler = settler
+        self._space = space
+        self._turn = 0
+
+    async def claim(self, feeds: Sequence[Feed], policy: PolicySnapshot) -> Assigned:
+        """Claim for these feeds, of whatever classes."""
+        assigned: Assigned = []
+        for mail_class in MailClass:
+            wanting = [feed for feed in feeds if feed.mail_class is mail_class]
+            if wanting:
+                assigned += await self._claim_class(wanting, policy, mail_class)
+        return assigned
+
+    async def _claim_class(
+        self, feeds: Sequence[Feed], policy: PolicySnapshot, mail_class: MailClass
+    ) -> Assigned:
+        lanes = await self._lanes(feeds, policy, mail_class)
+        room = {id(feed): await self._room(feed) for feed in feeds if lanes[id(feed)]}
+        self._turn += 1
+        requests = []
+        for site in sorted({feed.path.site for feed in feeds}):
+            here = [feed for feed in feeds if feed.path.site == site]
+            total = sum(room.get(id(feed), 0) for feed in here)
+            own = {lane.id: lane for feed in here for lane in lanes[id(feed)]}
+            demands = [
+                Demand(lane.id, lane.account_id, min(lane.waiting, total)) for lane in own.values()
+            ]
+            shares = share_budget(total, demands, turn=self._turn)
+            requests += [LaneClaim(lane_id, budget) for lane_id, budget in shares.items()]
+        if not requests:
+            return []
+        rows = await self._ports.ledger.claim(requests, incarnation=self._ports.lease.number)
+        return self._assign(await self._sift(rows), feeds, room, policy)
+
+    async def _lanes(
+        self, feeds: Sequence[Feed], policy: PolicySnapshot, mail_class: MailClass
+    ) -> Mapping[int, list[DueLane]]:
+        """Return each feed's lanes, and give it the slowest strategy of who uses it."""
+        sources = {
+            sender.id: {candidate.source_id for candidate in candidates(policy, sender.pool_id)}
+            for sender in policy.senders.values()
+        }
+        ours = {feed.source.id for feed in feeds}
+        lanes = await self._ports.ledger.lanes_of_sites(
+            sorted({feed.path.site for feed in feeds}),
+            mail_class=mail_class,
+            sender_ids=[sender_id for sender_id, its in sources.items() if its & ours],
+        )
+        found: dict[int, list[DueLane]] = {}
+        for feed in feeds:
+            here = [
+                lane
+                for lane in lanes
+                if lane.site == feed.path.site and feed.source.id in sources[lane.sender_id]
+            ]
+            found[id(feed)] = here
+            if here:
+                feed.strategy = slowest(
+                    strategy_for(
+                        policy,
+                        sender_id=lane.sender_id,
+                        isp_id=lane.isp_id,
+                        source_id=feed.source.id,
+                    )
+                    for lane in here
+                )
+        return found
+
+    async def _room(self, feed: Feed) -> int:
+        """Return how many rows a feed may claim now; ask for allowance where it is paced."""
+        room = self._space(feed)
+        rate = rate_of(feed.strategy)
+        if room <= 0 or rate.is_unlimited:
+            return max(0, room)
+        horizon_s = self._ports.limits.grant_horizon_s
+        horizon = max(1, int(rate.count / rate.interval_s * horizon_s))
+        missing = min(room, horizon) - len(feed.allowance)
+        if missing > 0:
+            grant = await self._ports.shaper.grant(
+                feed.path, want=missing, rate=rate, mail_class=feed.mail_class
+            )
+            now = self._ports.clock.monotonic()
+            feed.note_grant(grant, now=now)
+            if not grant.count and not feed.held:
+                feed.refused_until = now + grant.first_s
+        return min(room, len(feed.allowance))
+
+    async def _sift(self, rows: Sequence[QueuedRow]) -> list[QueuedRow]:
+        """Take out what may not be sent after all."""
+        now = self._ports.clock.now()
+        live = []
+        for row in rows:
+            if row.expires_at <= now:
+                self._settler.expire(row)
+            else:
+                live.append(row)
+        if not live:
+            return live
+        keys = {row.id: (row.account_id, recipient_hash(row.recipient.key)) for row in live}
+        stopped = await self._ports.ledger.stopped(set(keys.values()))
+        strays = await self._strays({row.recipient.domain: row.site for row in live})
+        kept = []
+        for row in live:
+            if keys[row.id] in stopped:
+                self._settler.stop(row, STOPPED)
+            elif row.recipient.domain not in strays:
+                kept.append(row)
+        for domain, route in strays.items():
+            lost = [
+                row
+                for row in live
+                if row.recipient.domain == domain and keys[row.id] not in stopped
+            ]
+            await self._ports.ledger.return_strays(lost, route)
+        return kept
+
+    async def _strays(self, site_of_domain: Mapping[str, str]) -> dict[str, DomainRoute]:
+        """Return those domains whose mail goes to another site by now."""
+        domains = list(site_of_domain)
+        answers = await asyncio.gather(*(self._ports.resolver.mx(domain) for domain in domains))
+        strays = {}
+        for domain, answer in zip(domains, answers, strict=True):
+            # What DNS cannot tell now is not a move; the session will meet it.
+            if answer.status is not DnsStatus.OK:
+                continue
+            site = site_of(domain, answer, self._settler.rules.isps())
+            if site.name != site_of_domain[domain]:
+                strays[domain] = DomainRoute(domain, site.name, site.isp_id, ROUTE_S)
+        return strays
+
+    def _assign(
+        self,
+        rows: Sequence[QueuedRow],
+        feeds: Sequence[Feed],
+        room: dict[int, int],
+        policy: PolicySnapshot,
+    ) -> Assigned:
+        """Choose a source for each row, by weight and by what room it has."""
+        by_key = {(feed.source.id, feed.path.site): feed for feed in feeds if id(feed) in room}
+        assigned: dict[int, tuple[Feed, list[QueuedRow]]] = {}
+        for row in rows:
+            allowance = {
+                source_id: float(room[id(feed)])
+                for (source_id, site), feed in by_key.items()
+                if site == row.site
+            }
+            sender = policy.senders.get(row.sender_id)
+            source_id = choose_source(
+                candidates(policy, sender.pool_id) if sender is not None else (),
+                allowance=allowance,
+                pinned=row.pinned_source_id,
+                draw=self._ports.draw(),
+            )
+            feed = by_key.get((source_id, row.site)) if source_id is not None else None
+            if feed is None:
+                self._settler.give_back([row], delay_s=NO_SOURCE_S)
+                continue
+            room[id(feed)] -= 1
+            assigned.setdefault(id(feed), (feed, []))[1].append(row)
+        return list(assigned.values())

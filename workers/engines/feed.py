@@ -1,0 +1,122 @@
+"""One path and class in this process: what waits to be sent on it, and who sends.
+
+Gives    Job, Feed
+Takes    rows that a claim returned, allowance as schedules, connections as tasks
+Raises   nothing
+
+A feed is only touched on the engine's loop, so it needs no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mailcore.bells import Path
+from mailcore.envelope import QueuedRow
+from mailcore.outcome import MailClass
+from mailcore.policy.model import Source, Strategy
+from mailcore.ports import Grant, WireMessage
+
+# In force until the first look at the lanes tells which strategies apply to the path.
+UNLIMITED = Strategy(0, "", 0, 0, 0, 0.0)
+
+
+@dataclass(slots=True)
+class Job:
+    """One row on its way out. `not_before` is monotonic; `tries` counts stale sessions."""
+
+    row: QueuedRow
+    wire: WireMessage
+    not_before: float = 0.0
+    tries: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Feed:
+    """The state of one path for one class of mail."""
+
+    path: Path
+    mail_class: MailClass
+    source: Source
+    strategy: Strategy = UNLIMITED
+    queue: deque[Job] = field(default_factory=deque)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    allowance: deque[float] = field(default_factory=deque)
+    preparing: int = 0
+    on_the_wire: int = 0
+    ready_sessions: int = 0
+    dry_since: float | None = None
+    closing: bool = False
+    is_wanted: bool = False
+    ticket: str = ""
+    resting_until: float = 0.0
+    refused_until: float = 0.0
+    failures: int = 0
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def held(self) -> int:
+        """How many rows this feed holds."""
+        return len(self.queue) + self.preparing + self.on_the_wire
+
+    def put(self, jobs: Iterable[Job]) -> None:
+        """Queue jobs for sending and wake the sessions that wait."""
+        self.queue.extend(jobs)
+        self.arrived.set()
+
+    def put_back(self, job: Job) -> None:
+        """Queue a job again, before all others."""
+        self.queue.appendleft(job)
+        self.arrived.set()
+
+    def note_grant(self, grant: Grant, *, now: float) -> None:
+        """Remember when the granted messages may go."""
+        self.ticket = grant.ticket or self.ticket
+        first = max(now + grant.first_s, self.allowance[-1] if self.allowance else 0.0)
+        self.allowance.extend(first + i * grant.interval_s for i in range(grant.count))
+
+    def take_nowait(self, *, now: float) -> Job | None:
+        """Return the next job that may be sent now, or None."""
+        if not self.queue or self.queue[0].not_before > now:
+            return None
+        job = self.queue.popleft()
+        self.on_the_wire += 1
+        return job
+
+    async def take(self, *, idle_s: float, monotonic: float) -> Job | None:
+        """Return the next job, waiting for it; None when idle for `idle_s`, when another process
+        wants a connection of this path, or when the feed closes."""
+        loop = asyncio.get_running_loop()
+        offset = loop.time() - monotonic
+        deadline = loop.time() + idle_s
+        while not self.closing:
+            now = loop.time()
+            job = self.take_nowait(now=now - offset)
+            if job is not None:
+                return job
+            wake_at = deadline
+            if self.queue:
+                wake_at = min(deadline, self.queue[0].not_before + offset)
+            if now >= deadline or (self.is_wanted and not self.queue):
+                return None
+            self.arrived.clear()
+            try:
+                async with asyncio.timeout_at(max(wake_at, now + 0.001)):
+                    await self.arrived.wait()
+            except TimeoutError:
+                continue
+        return None
+
+    def drop_queue(self) -> list[QueuedRow]:
+        """Take out everything that is queued and not on the wire."""
+        rows = [job.row for job in self.queue]
+        self.queue.clear()
+        return rows
+
+    def close(self) -> None:
+        """Let sessions end as soon as they are idle."""
+        self.closing = True
+        self.arrived.set()

@@ -1,0 +1,169 @@
+"""The chores of a node: expire, take back from the dead, sweep, count again.
+
+Takes    UpkeepPorts
+Gives    expire, reap, sweep, check; each returns how much it did, and stops after one turn's worth
+Raises   StoreUnavailable
+Follows  design.md section 3, steps 4, 7 and 10
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mailcore.disposition import plan, plan_expired, plan_unknown_due
+from mailcore.outcome import Outcome, Scope, Verdict
+from mailcore.ports import Chores, JournalShelf, SpoolShelf
+from mailcore.reply import SmtpReply
+from workers.engines.context import DeliverPorts
+from workers.engines.settle import Rules, settlement_of
+
+ROWS_A_TURN = 1000
+TURNS = 20
+LEASE_S = 60.0
+NODE_LOST_AFTER_S = 900.0
+OUTBOX_KEPT_S = 86400.0
+IDEMPOTENCY_KEPT_S = 86400.0 * 2
+# Accepting writes content before rows: what is younger may belong to a commit under way.
+CONTENT_GRACE_S = 900.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UpkeepPorts:
+    """What the chores work with, beside the ports of delivery."""
+
+    deliver: DeliverPorts
+    chores: Chores
+    journals: JournalShelf
+    spool: SpoolShelf
+    rules: Rules
+
+
+async def expire(ports: UpkeepPorts) -> int:
+    """End rows past their lifetime; carry out the rule for unknown outcomes that are due."""
+    done = 0
+    deliver = ports.deliver
+    for _ in range(TURNS):
+        number = deliver.lease.number
+        rows = await asyncio.to_thread(
+            ports.chores.select_expired, incarnation=number, limit=ROWS_A_TURN
+        )
+        if rows:
+            ended = plan_expired(
+                rows, rules=ports.rules.current(), node=deliver.node, now=deliver.clock.now()
+            )
+            await deliver.ledger.settle(settlement_of(ended))
+        due = await asyncio.to_thread(
+            ports.chores.unknown_due, incarnation=number, limit=ROWS_A_TURN
+        )
+        if due:
+            decided = plan_unknown_due(
+                due, rules=ports.rules.current(), node=deliver.node, now=deliver.clock.now()
+            )
+            await deliver.ledger.settle(settlement_of(decided))
+        done += len(rows) + len(due)
+        if not rows and not due:
+            break
+    return done
+
+
+async def reap(ports: UpkeepPorts) -> int:
+    """Take back what dead incarnations held.
+
+    On this node: once the dead process's journal is ours and settled, exactly the rows with a
+    `dot` and no outcome become unknown, all others are due now. Of another node: when it is lost.
+    """
+    done = 0
+    dead = await asyncio.to_thread(
+        ports.chores.dead_incarnations,
+        node=ports.deliver.node,
+        lease_s=LEASE_S,
+        lost_after_s=NODE_LOST_AFTER_S,
+    )
+    for incarnation in dead:
+        if incarnation.node == ports.deliver.node:
+            recovery = await asyncio.to_thread(ports.journals.recover, incarnation.journal)
+            if recovery is None and await asyncio.to_thread(
+                ports.journals.is_alive, incarnation.journal
+            ):
+                continue
+            if recovery is not None:
+                await _settle_journal(ports, recovery.outcomes, recovery.dots)
+        taken = await asyncio.to_thread(ports.chores.reclaim, incarnation.number)
+        await asyncio.to_thread(ports.chores.bury, incarnation.number)
+        if incarnation.node == ports.deliver.node:
+            await asyncio.to_thread(ports.journals.discard, incarnation.journal)
+        log.warning(
+            "incarnation reaped",
+            extra={
+                "incarnation": incarnation.number,
+                "life": incarnation.process,
+                "rows": taken,
+            },
+        )
+        done += taken
+    return done
+
+
+async def _settle_journal(
+    ports: UpkeepPorts, outcomes: Sequence[Outcome], dots: Sequence[tuple[int, int]]
+) -> None:
+    """Settle what a dead process knew, and what it cannot have known."""
+    reply = SmtpReply.local(421, "4.4.2", "the worker died while the receiver held the message")
+    known = {(outcome.row_id, outcome.claim_no) for outcome in outcomes}
+    lost = [
+        Outcome(row_id, claim_no, Verdict.UNKNOWN, Scope.MESSAGE, reply, "dot", after_dot=True)
+        for row_id, claim_no in dots
+        if (row_id, claim_no) not in known
+    ]
+    everything = [*outcomes, *lost]
+    ledger = ports.deliver.ledger
+    for start in range(0, len(everything), ROWS_A_TURN):
+        part = everything[start : start + ROWS_A_TURN]
+        rows = {row.id: row for row in await ledger.rows_by_id([o.row_id for o in part])}
+        # A row claimed since is another process's; only a final word still counts for it.
+        told = [
+            outcome
+            for outcome in part
+            if outcome.row_id in rows
+            and (
+                rows[outcome.row_id].claim_no == outcome.claim_no
+                or outcome.verdict is Verdict.DELIVERED
+            )
+        ]
+        decided = plan(
+            told,
+            rows,
+            rules=ports.rules.current(),
+            node=ports.deliver.node,
+            now=ports.deliver.clock.now(),
+            draw=ports.deliver.draw,
+        )
+        await ledger.settle(settlement_of(decided))
+
+
+async def sweep(ports: UpkeepPorts) -> int:
+    """Delete segments no row points at; prune side tables. Content outlives rows by retention."""
+    node = ports.deliver.policy.current().nodes.get(ports.deliver.node)
+    keep_s = CONTENT_GRACE_S + (node.spool_retention_s if node is not None else 0.0)
+    old = await asyncio.to_thread(ports.spool.sealed_segments, older_than_s=keep_s)
+    used = await asyncio.to_thread(ports.chores.segments_in_use, old) if old else set()
+    unused = [number for number in old if number not in used]
+    deleted = await asyncio.to_thread(ports.spool.delete, unused) if unused else []
+    await asyncio.to_thread(ports.chores.prune_outbox, OUTBOX_KEPT_S)
+    await asyncio.to_thread(ports.chores.prune_idempotency, IDEMPOTENCY_KEPT_S)
+    await asyncio.to_thread(ports.chores.prune_routes)
+    await asyncio.to_thread(ports.chores.drop_empty_lanes)
+    return len(deleted)
+
+
+async def check(ports: UpkeepPorts) -> int:
+    """Count the lanes again; mend and report what differs."""
+    mended = await asyncio.to_thread(ports.chores.recount_lanes)
+    if mended:
+        log.error("lane counts differed", extra={"lanes": mended})
+    return mended
