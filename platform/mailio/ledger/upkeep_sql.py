@@ -87,7 +87,8 @@ WITH doubtful AS MATERIALIZED (
        SET state = 2, incarnation = NULL, reason = 'unknown_outcome',
            due_at = statement_timestamp() + make_interval(secs => $4::float8)
       FROM unnest($2::bigint[], $3::int[]) AS t (id, claim_no)
-     WHERE r.id = t.id AND r.claim_no = t.claim_no AND r.state + 0 = 1 AND r.incarnation = $1::bigint
+     WHERE r.id = t.id AND r.claim_no = t.claim_no AND r.state + 0 = 1
+       AND r.incarnation = $1::bigint
     RETURNING r.lane_id
 ), delta AS MATERIALIZED (
     SELECT lane_id, 0 AS waiting, -count(*) AS leased, count(*) AS unknown,
