@@ -1,0 +1,343 @@
+"""The dialogue gives each recipient the reply that was meant for it, whatever the server says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailcore.outcome import Scope
+from mailcore.transaction import (
+    Dialogue,
+    Done,
+    Extensions,
+    Failed,
+    FaultKind,
+    Ready,
+    SendContent,
+    Stage,
+    StartTls,
+    Step,
+    Transaction,
+    WireMessage,
+    Write,
+    dot_stuffed,
+)
+
+PIPELINED = "250-peer.test\r\n250-PIPELINING\r\n250 SIZE 1000"
+ONE_BY_ONE = "250 peer.test"
+
+
+def text(steps: list[Step]) -> str:
+    """Return what is written."""
+    return b"".join(step.data for step in steps if isinstance(step, Write)).decode()
+
+
+def hear(dialogue: Dialogue, *lines: str) -> list[Step]:
+    """Let the server say lines."""
+    return dialogue.receive("".join(f"{line}\r\n" for line in lines).encode())
+
+
+def opened(ehlo: str = PIPELINED) -> Dialogue:
+    """Return a dialogue that is ready for MAIL."""
+    dialogue = Dialogue("me.test", wants_tls=False)
+    hear(dialogue, "220 hello")
+    assert Ready() in hear(dialogue, ehlo)
+    return dialogue
+
+
+def message(*names: str) -> Transaction:
+    """Return a transaction to these recipients."""
+    paths = tuple(f"{name}@peer.test" for name in names or ("a",))
+    return Transaction(WireMessage("from@me.test", paths, b"hello\r\n"))
+
+
+def verdicts(transaction: Transaction) -> list[tuple[int, str, Scope] | None]:
+    """Return what decided over each recipient."""
+    return [
+        None if known is None else (known.reply.code, known.stage, known.scope)
+        for known in transaction.verdicts
+    ]
+
+
+# ── opening ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_ehlo_answer_is_read_whatever_its_case_and_order() -> None:
+    lines = (b"peer.test SIZE", b"size 12", b"Pipelining", b"8bitmime", b"SMTPUTF8", b"starttls")
+    assert Extensions.parse(lines) == Extensions(True, True, True, True, 12)
+
+
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [(b"SIZE", 0), (b"SIZE 0", 0), (b"SIZE x", 0), (b"SIZE \xc2\xb2", 0), (b"SIZED 5", None)],
+)
+def test_a_size_that_is_no_number_limits_nothing(line: bytes, size: int | None) -> None:
+    assert Extensions.parse((b"peer.test", line)).size == size
+
+
+def test_a_server_that_refuses_helo_too_refuses_the_session() -> None:
+    dialogue = Dialogue("me.test", wants_tls=True)
+    assert text(hear(dialogue, "220 hello")) == "EHLO me.test\r\n"
+    assert text(hear(dialogue, "500 what")) == "HELO me.test\r\n"
+    (failed,) = hear(dialogue, "550 no")
+    assert isinstance(failed, Failed)
+    assert (failed.kind, failed.stage, failed.scope) == (FaultKind.REFUSED, "ehlo", Scope.HOST)
+
+
+def test_what_follows_the_answer_to_starttls_in_clear_is_forgotten() -> None:
+    dialogue = Dialogue("me.test", wants_tls=True)
+    hear(dialogue, "220 hello")
+    assert text(hear(dialogue, "250-peer.test", "250 STARTTLS")) == "STARTTLS\r\n"
+    assert hear(dialogue, "220 go", "250 PIPELINING", "421 bye", "what") == [StartTls()]
+    assert not dialogue.is_over
+    assert dialogue.extensions.starttls
+    assert text(dialogue.tls_established()) == "EHLO me.test\r\n"
+    assert dialogue.extensions == Extensions()
+    assert hear(dialogue, PIPELINED) == [Ready()]
+    assert dialogue.extensions.pipelining
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_421_while_opening_is_the_hosts(stage: int) -> None:
+    dialogue = Dialogue("me.test", wants_tls=False)
+    if stage:
+        hear(dialogue, "220 hello")
+    (failed,) = hear(dialogue, "421 4.3.2 not now")
+    assert isinstance(failed, Failed)
+    assert (failed.kind, failed.scope) == (FaultKind.REFUSED, Scope.HOST)
+    assert failed.stage == ("ehlo" if stage else "banner")
+
+
+# ── transactions ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_pipelining_each_command_waits_for_its_answer() -> None:
+    dialogue = opened(ONE_BY_ONE)
+    transaction = message("a", "b")
+    assert text(dialogue.begin(transaction)) == "MAIL FROM:<from@me.test>\r\n"
+    assert text(hear(dialogue, "250 ok")) == "RCPT TO:<a@peer.test>\r\n"
+    assert text(hear(dialogue, "550 5.1.1 no")) == "RCPT TO:<b@peer.test>\r\n"
+    assert text(hear(dialogue, "251 forwards")) == "DATA\r\n"
+    assert hear(dialogue, "354 go") == [SendContent(transaction)]
+    dialogue.dot_sent(transaction)
+    assert dialogue.awaits is Stage.DOT
+    assert hear(dialogue, "250 2.0.0 ok") == [Done(transaction)]
+    assert verdicts(transaction) == [
+        (550, "rcpt", Scope.RECIPIENT),
+        (250, "dot", Scope.MESSAGE),
+    ]
+
+
+def test_without_pipelining_the_next_transaction_waits_for_the_dots_answer() -> None:
+    dialogue = opened(ONE_BY_ONE)
+    first, second = message(), message()
+    dialogue.begin(first)
+    hear(dialogue, "250 ok")
+    hear(dialogue, "250 ok")
+    hear(dialogue, "354 go")
+    dialogue.dot_sent(first)
+    assert dialogue.begin(second) == []
+    steps = hear(dialogue, "250 ok")
+    assert steps[0] == Done(first)
+    assert text(steps) == "MAIL FROM:<from@me.test>\r\n"
+
+
+def test_without_pipelining_421_writes_nothing_more_and_leaves_the_next_undecided() -> None:
+    dialogue = opened(ONE_BY_ONE)
+    first, second = message(), message()
+    dialogue.begin(first)
+    for line in ("250 ok", "250 ok", "354 go"):
+        hear(dialogue, line)
+    dialogue.dot_sent(first)
+    dialogue.begin(second)
+    steps = hear(dialogue, "421 4.3.2 bye")
+    assert text(steps) == ""
+    assert verdicts(first) == [(421, "dot", Scope.SESSION)]
+    assert dialogue.break_off() == [second]
+    assert not second.is_dot_sent
+
+
+def test_the_reset_after_a_transaction_without_taker_goes_with_the_next_group() -> None:
+    dialogue = opened()
+    first, second = message(), message()
+    dialogue.begin(first)
+    hear(dialogue, "250 ok", "550 no", "503 5.5.1 nobody")
+    steps = dialogue.begin(second)
+    assert text(steps).startswith("RSET\r\nMAIL FROM:<from@me.test> SIZE=7\r\n")
+    hear(dialogue, "250 reset", "250 ok", "250 ok", "354 go")
+    dialogue.dot_sent(second)
+    hear(dialogue, "250 ok")
+    assert verdicts(second) == [(250, "dot", Scope.MESSAGE)]
+
+
+def test_a_broken_line_tells_where_each_transaction_stood() -> None:
+    dialogue = opened()
+    first, second = message("a"), message("b", "c")
+    dialogue.begin(first)
+    hear(dialogue, "250 ok", "250 ok", "354 go")
+    dialogue.dot_sent(first)
+    dialogue.begin(second)
+    assert dialogue.break_off() == [first, second]
+    assert (first.stage, first.is_dot_sent) == (Stage.DOT, True)
+    assert (second.stage, second.is_dot_sent) == (Stage.MAIL, False)
+    assert dialogue.is_over
+    assert hear(dialogue, "250 ok") == []
+
+
+def test_a_line_lost_while_content_is_sent_was_lost_before_the_dot() -> None:
+    dialogue = opened()
+    transaction = message("a", "b")
+    dialogue.begin(transaction)
+    hear(dialogue, "250 ok", "550 no", "250 ok", "354 go")
+    assert dialogue.break_off() == [transaction]
+    assert (transaction.stage, transaction.is_dot_sent) == (Stage.DATA, False)
+    assert verdicts(transaction) == [(550, "rcpt", Scope.RECIPIENT), None]
+
+
+@pytest.mark.parametrize(
+    ("said", "stage"),
+    [
+        (["354 go"], Stage.MAIL),
+        (["250 ok", "334 x"], Stage.RCPT),
+        (["250 ok", "250 ok", "250 ok"], Stage.DATA),
+        (["250 ok", "250 ok", "350 x"], Stage.DATA),
+        (["250 ok", "rubbish"], Stage.RCPT),
+    ],
+)
+def test_an_answer_out_of_place_breaks_the_line_and_bounces_nobody(
+    said: list[str], stage: Stage
+) -> None:
+    dialogue = opened()
+    transaction = message()
+    dialogue.begin(transaction)
+    steps = hear(dialogue, *said)
+    failed = steps[-1]
+    assert isinstance(failed, Failed)
+    assert failed.kind is FaultKind.BROKEN
+    assert failed.reply.is_transient
+    assert failed.reply.is_local
+    assert dialogue.break_off() == [transaction]
+    assert transaction.stage is stage
+    assert verdicts(transaction) == [None]
+
+
+def test_an_answer_to_no_command_breaks_the_line() -> None:
+    (failed,) = hear(opened(), "250 unasked")
+    assert isinstance(failed, Failed)
+    assert "no command" in failed.reply.text
+
+
+def test_a_refusal_in_the_midst_of_content_decides() -> None:
+    dialogue = opened()
+    transaction = message()
+    dialogue.begin(transaction)
+    hear(dialogue, "250 ok", "250 ok", "354 go")
+    done, failed = hear(dialogue, "552 5.3.4 too much")
+    assert done == Done(transaction)
+    assert isinstance(failed, Failed)
+    assert verdicts(transaction) == [(552, "data", Scope.MESSAGE)]
+    assert dialogue.break_off() == []
+
+
+def test_a_yes_in_the_midst_of_content_is_believed_by_nobody() -> None:
+    dialogue = opened()
+    transaction = message()
+    dialogue.begin(transaction)
+    hear(dialogue, "250 ok", "250 ok", "354 go", "250 got it all")
+    assert verdicts(transaction) == [None]
+    assert dialogue.break_off() == [transaction]
+    assert not transaction.is_dot_sent
+
+
+# ── any server ────────────────────────────────────────────────────────────────────────────────
+
+MAILS = st.sampled_from([250, 250, 250, 451, 550])
+RCPTS = st.lists(st.sampled_from([250, 250, 450, 550, 552]), min_size=1, max_size=4)
+DATAS = st.sampled_from([354, 354, 354, 451, 554])
+DOTS = st.sampled_from([250, 451, 554])
+
+
+def expected(mail: int, rcpts: list[int], data: int, dot: int) -> list[int]:
+    """Return the code each recipient must get, by RFC 5321 alone."""
+    if mail != 250:
+        return [mail] * len(rcpts)
+    decided = dot if data == 354 else data
+    return [decided if code == 250 else 452 if code == 552 else code for code in rcpts]
+
+
+@given(st.lists(st.tuples(MAILS, RCPTS, DATAS, DOTS), min_size=1, max_size=6), st.data())
+def test_a_chain_never_confuses_whose_reply_is_whose(
+    plan: list[tuple[int, list[int], int, int]], data: st.DataObject
+) -> None:
+    dialogue = opened()
+    owed = ""
+    transactions = []
+    for mail, rcpts, at_data, dot in plan:
+        transaction = message(*(f"r{n}" for n in range(len(rcpts))))
+        transactions.append(transaction)
+        group = text(dialogue.begin(transaction))
+        if group.startswith("RSET"):
+            owed += "250 reset\r\n"
+        owed += f"{mail} m\r\n" + "".join(f"{code} r\r\n" for code in rcpts) + f"{at_data} d\r\n"
+        steps: list[Step] = []
+        while owed:
+            cut = data.draw(st.integers(1, len(owed)))
+            steps += dialogue.receive(owed[:cut].encode())
+            owed = owed[cut:]
+        if SendContent(transaction) in steps:
+            dialogue.dot_sent(transaction)
+            owed = f"{dot} dot\r\n"
+        elif text(steps).endswith(".\r\n"):
+            owed = "250 for nobody\r\n"
+    dialogue.receive(owed.encode())
+    assert not dialogue.is_over
+    assert dialogue.awaits is None
+    for transaction, (mail, rcpts, at_data, dot) in zip(transactions, plan, strict=True):
+        codes = [known.reply.code for known in transaction.verdicts if known is not None]
+        assert codes == expected(mail, rcpts, at_data, dot)
+
+
+@given(st.binary(max_size=400), st.booleans())
+def test_no_server_can_make_the_dialogue_fail_or_deliver_by_noise(
+    noise: bytes, is_pipelined: bool
+) -> None:
+    dialogue = opened(PIPELINED if is_pipelined else ONE_BY_ONE)
+    transaction = message("a", "b")
+    dialogue.begin(transaction)
+    dialogue.receive(noise + b"\r\n")
+    assert all(known is None or known.reply.code >= 400 for known in transaction.verdicts)
+
+
+# ── dots ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def unstuffed(wire: bytes) -> bytes:
+    """Read content off the wire as RFC 5321 §4.5.2 tells a receiver to."""
+    lines = wire.split(b"\r\n")
+    end = lines.index(b".")
+    assert lines[end + 1 :] == [b""], "content went on behind its dot"
+    return b"".join((line[1:] if line.startswith(b".") else line) + b"\r\n" for line in lines[:end])
+
+
+@given(st.lists(st.text(st.sampled_from(".ab \t"), max_size=5).map(str.encode), max_size=30))
+def test_content_reads_the_same_behind_its_stuffed_dots(lines: list[bytes]) -> None:
+    content = b"".join(line + b"\r\n" for line in lines)
+    assert unstuffed(dot_stuffed(content) + b".\r\n") == content
+
+
+@pytest.mark.parametrize(
+    ("content", "wire"),
+    [
+        (b"", b""),
+        (b"a\r\n", b"a\r\n"),
+        (b".", b"..\r\n"),
+        (b".\r\n.\r\n", b"..\r\n..\r\n"),
+        (b"no line end", b"no line end\r\n"),
+        # Bare line feeds end a line for some receivers: nothing behind one may look like the end.
+        (b"x\n.\nMAIL", b"x\n..\nMAIL\r\n"),
+        (b"x\n.\r\nMAIL\r\n", b"x\n..\r\nMAIL\r\n"),
+    ],
+)
+def test_dots_at_the_edge(content: bytes, wire: bytes) -> None:
+    assert dot_stuffed(content) == wire
