@@ -37,7 +37,8 @@ class GroupCommit(Generic[T, R]):
     """Joins what threads submit at the same time into one commit.
 
     `linger_s` is how long a leader that found company in the last batch waits for more, so that a
-    lone client never waits and a crowd fills bigger batches.
+    lone client never waits and a crowd fills bigger batches. A batch is closed once it weighs
+    `max_weight` (`weigh` an item; by default each is 1).
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class GroupCommit(Generic[T, R]):
         commit: Callable[[Sequence[T]], Sequence[R]],
         *,
         linger_s: float = 0.0,
-        max_items: int = 1000,
+        weigh: Callable[[T], int] = lambda item: 1,
+        max_weight: int = 1000,
     ) -> None:
         self._commit = commit
         self._linger_s = linger_s
-        self._max_items = max_items
+        self._weigh = weigh
+        self._max_weight = max_weight
         self._lock = threading.Lock()
         self._queue: list[_Ticket[T, R]] = []
         self._is_led = False
@@ -76,10 +79,7 @@ class GroupCommit(Generic[T, R]):
     def _lead(self) -> None:
         if self._linger_s and self._last_count > 1 and len(self._queue) < self._last_count:
             self._never.wait(self._linger_s)
-        with self._lock:
-            batch = self._queue[: self._max_items]
-            del self._queue[: self._max_items]
-        self._last_count = len(batch)
+        batch = self._take()
         try:
             results = self._commit([ticket.item for ticket in batch])
             for ticket, result in zip(batch, results, strict=True):
@@ -89,6 +89,16 @@ class GroupCommit(Generic[T, R]):
                 ticket.error = exc
         finally:
             self._hand_over(batch)
+
+    def _take(self) -> list[_Ticket[T, R]]:
+        with self._lock:
+            weight = count = 0
+            while count < len(self._queue) and (not count or weight < self._max_weight):
+                weight += self._weigh(self._queue[count].item)
+                count += 1
+            batch, self._queue = self._queue[:count], self._queue[count:]
+        self._last_count = count
+        return batch
 
     def _hand_over(self, batch: Sequence[_Ticket[T, R]]) -> None:
         with self._lock:
