@@ -50,12 +50,14 @@ class PgLedger:
         self.clock = clock if clock is not None else LedgerClock()
         self._timeout_s = statement_timeout_s
 
-        def session(role: str, statements: dict[str, str]) -> AsyncSession:
+        def session(
+            role: str, statements: dict[str, str], profile: Profile = Profile.HOT
+        ) -> AsyncSession:
             return AsyncSession(
                 Session(
                     dsn,
                     role=role,
-                    profile=Profile.HOT,
+                    profile=profile,
                     statements=statements,
                     statement_timeout_s=statement_timeout_s,
                 )
@@ -63,10 +65,12 @@ class PgLedger:
 
         self._claims = session("claim", delivery_sql.CLAIMS)
         self._settles = session("settle", delivery_sql.SETTLES)
-        self._looks = session("look", {**delivery_sql.LOOKS, **ROUTING})
+        self._looks = session("look", delivery_sql.LOOKS)
+        # Moving thousands of rows must not keep a heartbeat waiting.
+        self._moves = session("route", ROUTING, Profile.CHORE)
         self._locks = session("lead", {})
         self._leads = Leadership(self._locks.session)
-        self._routing = Routing(self._looks.session)
+        self._routing = Routing(self._moves.session)
         self._handed_out: dict[int, set[int]] = {}
         self._doubt_until = 0.0
 
@@ -182,22 +186,22 @@ class PgLedger:
 
     async def unrouted_domains(self, *, limit: int) -> Sequence[str]:
         """Return recipient domains that wait for routing and are due, oldest first."""
-        return await self._looks.run(lambda: self._routing.domains(limit))
+        return await self._moves.run(lambda: self._routing.domains(limit))
 
     async def apply_routes(self, routes: Sequence[DomainRoute]) -> int:
         """Move the rows of these domains into lanes of their sites; remember the routes."""
-        return await self._looks.run(lambda: self._routing.apply(routes))
+        return await self._moves.run(lambda: self._routing.apply(routes))
 
     async def postpone_domains(
         self, domains: Sequence[str], *, delay_s: float, reply: SmtpReply
     ) -> int:
         """Let unrouted rows of these domains wait, with the reason DNS gave."""
         text = str(reply)[:_MAX_REPLY]
-        return await self._looks.run(lambda: self._routing.postpone(domains, delay_s, text))
+        return await self._moves.run(lambda: self._routing.postpone(domains, delay_s, text))
 
     async def unrouted_rows(self, domain: str, *, limit: int) -> Sequence[QueuedRow]:
         """Return unrouted rows of a domain (to finish them when it takes no mail)."""
-        return await self._looks.run(lambda: self._routing.rows(domain, limit))
+        return await self._moves.run(lambda: self._routing.rows(domain, limit))
 
     async def return_strays(self, rows: Sequence[QueuedRow], route: DomainRoute) -> int:
         """Let leased rows whose domain belongs to another site now wait in its lanes, due now.
@@ -208,13 +212,13 @@ class PgLedger:
         if not strays or not route.site:
             return 0
         claims = [(row.id, row.claim_no) for row in strays]
-        moved = await self._looks.run(lambda: self._routing.return_strays(claims, route))
+        moved = await self._moves.run(lambda: self._routing.return_strays(claims, route))
         self._take_back([row.id for row in strays])
         return moved
 
     def close(self) -> None:
         """Finish what runs and close the connections. Blocks; locks of `try_lead` are lost."""
-        for session in (self._claims, self._settles, self._looks, self._locks):
+        for session in (self._claims, self._settles, self._looks, self._moves, self._locks):
             session.close()
 
     def _rows(self, name: str, params: Sequence[object], *, again: bool) -> list[QueuedRow]:

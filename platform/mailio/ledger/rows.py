@@ -41,7 +41,7 @@ def to_row(values: tuple[Any, ...]) -> QueuedRow:
         id=values[0],
         lane_id=values[1],
         state=_STATES[values[2]],
-        message_id=UUID(values[3]),
+        message_id=UUID(str(values[3])),
         recipient_no=values[4],
         recipient=ForwardPath(local_part, domain),
         reverse_path=ReversePath(reverse_local, reverse_domain),
