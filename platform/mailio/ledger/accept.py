@@ -325,7 +325,7 @@ def _take_keys(
         (
             arrays.numbers([key.account_id for key in keys]),
             arrays.texts([key.key for key in keys]),
-            arrays.plain([key.body_hash.hex() for key in keys]),
+            arrays.texts([key.body_hash.hex() for key in keys]),
             arrays.texts([key.answer for key in keys]),
         ),
     )

@@ -45,12 +45,6 @@ def texts(values: Sequence[str]) -> str:
     return '{"' + escaped.replace(_SEPARATOR, '","') + '"}'
 
 
-def optional_texts(values: Sequence[str | None]) -> str:
-    """Return an array literal of texts some of which are NULL."""
-    quoted = ("NULL" if value is None else texts((value,))[1:-1] for value in values)
-    return "{" + ",".join(quoted) + "}"
-
-
 def times(values: Iterable[datetime | None], *, none: str = "NULL") -> str:
     """Return an array literal of aware times; `none` stands for None (`-infinity`, say)."""
     return (

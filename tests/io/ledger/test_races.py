@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from mailcore.envelope import QueuedRow
 from mailcore.outcome import RowState, WaitReason
 from mailcore.ports import DomainRoute, LaneClaim
 from mailcore.reply import SmtpReply
@@ -94,7 +95,8 @@ async def test_a_claim_does_not_undo_an_accept_it_did_not_see(
         tasks.append(asyncio.ensure_future(call()))
         await hold.until_waited_for(waiting)
     hold.release()
-    assert sum(await asyncio.gather(*tasks), []) == ["first@one.test"]
+    claimed = [person for part in await asyncio.gather(*tasks) for person in part]
+    assert claimed == ["first@one.test"]
     world.assert_counts_agree()
     (lane,) = await ledger.due_lanes(limit=5)
     assert lane.waiting == 1
@@ -174,7 +176,7 @@ async def test_counts_hold_through_any_order_of_operations(
 ) -> None:
     rng = random.Random(20)
     upkeep = LedgerUpkeep(dsn)
-    leased: dict[int, world.QueuedRow] = {}
+    leased: dict[int, QueuedRow] = {}
     for step in range(150):
         pick = rng.sample(list(leased.values()), k=rng.randint(0, min(6, len(leased))))
         action = rng.choice(
