@@ -26,6 +26,8 @@ from mailcore.reply import EnhancedStatus, SmtpReply
 UNCLASSIFIED_RULE = "unclassified"
 MAX_TEXT = 1000
 _MEMO_SIZE = 4096
+_DELICATE = re.compile(r"(?<!\\)\(\?(?![:=!]|<[=!])|\\[xuUN0-9]|[A-Z]-[a-z]")
+_LETTERS = re.compile(r"\\.|[^\W\d_]+", re.DOTALL)
 
 _BY_SUBJECT_DETAIL: Mapping[tuple[int, int], BounceClass] = {
     (1, 0): BounceClass.INVALID_RECIPIENT,
@@ -134,7 +136,7 @@ def compile_patterns(patterns: Iterable[BouncePattern]) -> CompiledPatterns:
 
 def _compiled(pattern: str, *, row: str) -> re.Pattern[str]:
     try:
-        compiled = re.compile(pattern, re.IGNORECASE)
+        compiled = re.compile(_lowered(pattern), re.IGNORECASE if _is_delicate(pattern) else 0)
     except re.error as exc:
         reason = f"not a regular expression: {exc}"
         raise PolicyRefused(row=row, field="pattern", reason=reason) from exc
@@ -143,9 +145,27 @@ def _compiled(pattern: str, *, row: str) -> re.Pattern[str]:
     return compiled
 
 
+def _is_delicate(pattern: str) -> bool:
+    """Whether lower case would change what a pattern says: groups with letters, codes of
+    characters, ranges from upper to lower case."""
+    return _DELICATE.search(pattern) is not None
+
+
+def _lowered(pattern: str) -> str:
+    """Return a pattern that matches, in text that is lower case, what it matched in any case.
+
+    Matching case-insensitively costs three times as much.
+    """
+    if _is_delicate(pattern):
+        return pattern
+    return _LETTERS.sub(
+        lambda found: found[0] if found[0][0] == "\\" else found[0].lower(), pattern
+    )
+
+
 def classify(reply: SmtpReply, *, isp_id: int, patterns: CompiledPatterns) -> Reading:
     """Return what a reply means: the first pattern that hits decides, else the code."""
-    text = str(reply)[:MAX_TEXT]
+    text = str(reply)[:MAX_TEXT].lower()
     key = (isp_id, text)
     reading = patterns.memo.get(key)
     if reading is None:
