@@ -109,6 +109,54 @@ def test_421_while_opening_is_the_hosts(stage: int) -> None:
     assert failed.stage == ("ehlo" if stage else "banner")
 
 
+def test_a_server_without_ehlo_is_ready_after_helo() -> None:
+    dialogue = Dialogue("me.test", wants_tls=True)
+    hear(dialogue, "220 hello")
+    hear(dialogue, "502 what")
+    assert hear(dialogue, "250 old.test") == [Ready()]
+    assert dialogue.extensions == Extensions()
+
+
+@pytest.mark.parametrize("requires_tls", [False, True])
+def test_a_refused_starttls_is_borne_unless_tls_is_required(requires_tls: bool) -> None:
+    dialogue = Dialogue("me.test", wants_tls=True, requires_tls=requires_tls)
+    hear(dialogue, "220 hello")
+    hear(dialogue, "250-peer.test", "250 STARTTLS")
+    (step,) = hear(dialogue, "454 4.7.0 not now")
+    if requires_tls:
+        assert isinstance(step, Failed)
+        assert (step.kind, step.reply.code) == (FaultKind.TLS, 454)
+    else:
+        assert step == Ready()
+
+
+@pytest.mark.parametrize("requires_tls", [False, True])
+def test_tls_that_is_not_offered_is_missed_only_where_it_is_required(requires_tls: bool) -> None:
+    dialogue = Dialogue("me.test", wants_tls=True, requires_tls=requires_tls)
+    hear(dialogue, "220 hello")
+    (step,) = hear(dialogue, "250 peer.test")
+    assert isinstance(step, Failed if requires_tls else Ready)
+
+
+def test_a_refused_ehlo_under_tls_is_no_reason_for_helo() -> None:
+    dialogue = Dialogue("me.test", wants_tls=True)
+    hear(dialogue, "220 hello")
+    hear(dialogue, "250-peer.test", "250 STARTTLS")
+    hear(dialogue, "220 go")
+    dialogue.tls_established()
+    (failed,) = hear(dialogue, "502 what")
+    assert isinstance(failed, Failed)
+    assert failed.stage == "ehlo"
+
+
+def test_a_garbled_greeting_is_the_hosts() -> None:
+    dialogue = Dialogue("me.test", wants_tls=False)
+    (failed,) = hear(dialogue, "HTTP/1.1 400 Bad Request")
+    assert isinstance(failed, Failed)
+    assert (failed.kind, failed.stage, failed.scope) == (FaultKind.BROKEN, "banner", Scope.HOST)
+    assert failed.reply.is_transient
+
+
 # ── transactions ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -156,6 +204,74 @@ def test_without_pipelining_421_writes_nothing_more_and_leaves_the_next_undecide
     assert verdicts(first) == [(421, "dot", Scope.SESSION)]
     assert dialogue.break_off() == [second]
     assert not second.is_dot_sent
+
+
+@pytest.mark.parametrize(
+    ("wire", "code", "enhanced"),
+    [
+        (WireMessage("a@me.test", ("ü@peer.test",), b"x", needs_smtputf8=True), 550, "5.6.7"),
+        (WireMessage("a@me.test", ("b@peer.test",), b"x" * 1001), 552, "5.3.4"),
+        (WireMessage("a@me.test", ("b@peer.test\r\nDATA",), b"x"), 553, "5.1.3"),
+        (WireMessage("a@me.test>\nX:", ("b@peer.test",), b"x"), 553, "5.1.3"),
+    ],
+)
+def test_what_the_server_cannot_take_is_answered_by_us(
+    wire: WireMessage, code: int, enhanced: str
+) -> None:
+    dialogue = opened()
+    transaction = Transaction(wire)
+    assert dialogue.begin(transaction) == [Done(transaction)]
+    (known,) = transaction.verdicts
+    assert known is not None
+    assert (known.reply.code, str(known.reply.enhanced)) == (code, enhanced)
+    assert known.reply.is_local
+    assert known.stage == "mail"
+    assert dialogue.is_ready
+
+
+def test_parameters_follow_what_is_offered() -> None:
+    dialogue = opened("250-peer.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8")
+    wire = WireMessage("a@me.test", ("ü@peer.test",), b"x", needs_8bit=True, needs_smtputf8=True)
+    steps = dialogue.begin(Transaction(wire))
+    assert text(steps).startswith("MAIL FROM:<a@me.test> BODY=8BITMIME SMTPUTF8\r\n")
+
+
+@pytest.mark.parametrize(("code", "scope"), [(451, Scope.MESSAGE), (550, Scope.HOST)])
+@pytest.mark.parametrize("ehlo", [PIPELINED, ONE_BY_ONE])
+def test_a_refused_mail_is_everybodys_and_a_5yz_is_about_us(
+    ehlo: str, code: int, scope: Scope
+) -> None:
+    dialogue = opened(ehlo)
+    transaction = message("a", "b")
+    dialogue.begin(transaction)
+    rest = ["503 no", "503 no", "503 no"] if ehlo == PIPELINED else []
+    assert hear(dialogue, f"{code} x", *rest) == [Done(transaction)]
+    assert verdicts(transaction) == [(code, "mail", scope)] * 2
+    assert dialogue.is_ready
+
+
+def test_without_pipelining_a_transaction_without_taker_is_reset_before_the_next() -> None:
+    dialogue = opened(ONE_BY_ONE)
+    first, second = message(), message()
+    dialogue.begin(first)
+    hear(dialogue, "250 ok")
+    assert hear(dialogue, "552 5.2.2 full") == [Done(first)]
+    assert str(first.verdicts[0] and first.verdicts[0].reply) == "452 4.2.2 full"
+    assert text(dialogue.begin(second)) == "RSET\r\n"
+    assert text(hear(dialogue, "250 ok")) == "MAIL FROM:<from@me.test>\r\n"
+
+
+@pytest.mark.parametrize("said", ["421 4.3.2 bye", "250 ok"])
+def test_the_answer_to_a_lone_dot_counts_for_nobody(said: str) -> None:
+    dialogue = opened()
+    transaction = message()
+    dialogue.begin(transaction)
+    steps = hear(dialogue, "250 ok", "550 5.1.1 no", "354 go")
+    assert text(steps) == ".\r\n"
+    assert Done(transaction) in steps
+    hear(dialogue, said)
+    assert verdicts(transaction) == [(550, "rcpt", Scope.RECIPIENT)]
+    assert dialogue.is_ready == said.startswith("250")
 
 
 def test_the_reset_after_a_transaction_without_taker_goes_with_the_next_group() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -35,6 +36,7 @@ from mailio.smtp import SmtpConnector, Timeouts
 from tests.support.smtp_peer import PIPELINING, PLAIN, Gone, Heard, Peer, Script, obedient, serving
 
 BODY = b"Subject: hello\r\n\r\n.leading dot\r\n..two\r\nlast\r\n"
+GROUP = b"MAIL FROM:<from@example.com> SIZE=%d\r\nRCPT TO:<a@peer.test>\r\nDATA\r\n" % len(BODY)
 SHORT = Timeouts(
     connect_s=2,
     tls_s=0.15,
@@ -523,9 +525,80 @@ async def test_a_withdrawn_claim_stops_before_the_dot() -> None:
             await transaction.replies
         await transaction.content_sent
         assert not caught.value.after_dot
+        assert caught.value.stage == "data"
         assert not connection.is_usable
     assert heard.contents == []
     assert not any(part.endswith(b"\r\n.\r\n") for part in seen)
+
+
+async def test_a_claim_withdrawn_under_a_chain_loses_the_one_behind_it_as_well() -> None:
+    async with session(obedient()) as (connection, heard):
+        first = connection.begin(message("a@peer.test"), before_dot=lambda: False)
+        await first.content_sent
+        second = connection.begin(message("b@peer.test"), before_dot=yes)
+        with pytest.raises(Withheld):
+            await first.replies
+        with pytest.raises(Disconnected) as caught:
+            await second.replies
+        assert not caught.value.after_dot
+        assert caught.value.stage == "mail"
+    assert heard.contents == []
+
+
+async def test_a_check_that_fails_before_the_dot_withholds_it_and_is_heard_of() -> None:
+    complaints: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: complaints.append(context["exception"])
+    )
+
+    def broken() -> bool:
+        raise OSError("the journal's disk is full")
+
+    async with session(obedient()) as (connection, heard):
+        with pytest.raises(Withheld):
+            await connection.begin(message(), before_dot=broken).replies
+        assert not connection.is_usable
+    assert heard.contents == []
+    assert [str(exc) for exc in complaints] == ["the journal's disk is full"]
+
+
+async def test_content_its_dot_and_the_next_mail_leave_in_one_write() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.hear_group()
+        peer.say("250 ok", "250 ok", "354 go")
+        assert (await peer.reader.read(65536)).endswith(b"\r\n.\r\n" + GROUP)
+        peer.say("250 first", "250 ok", "250 ok", "354 go")
+        await peer.take_content()
+        peer.say("250 second")
+
+    async with session(script) as (connection, _):
+        first = connection.begin(message(), before_dot=yes)
+        await first.content_sent
+        second = connection.begin(message(), before_dot=yes)
+        assert [r[0].reply.text for r in (await first.replies, await second.replies)] == [
+            "first",
+            "second",
+        ]
+
+
+async def test_any_content_arrives_as_it_was_given() -> None:
+    draw = random.Random(2)
+    contents = [
+        b"".join(
+            bytes(draw.choices(b".ab \t\xc3\xbc", k=draw.randrange(6))) + b"\r\n"
+            for _ in range(draw.randrange(12))
+        )
+        for _ in range(150)
+    ]
+    async with session(obedient()) as (connection, heard):
+        chain = []
+        for content in contents:
+            chain.append(connection.begin(message(content=content), before_dot=yes))
+            await chain[-1].content_sent
+        for transaction in chain:
+            assert codes(await transaction.replies) == [(250, "dot", Scope.MESSAGE)]
+    assert heard.contents == contents
 
 
 @pytest.mark.parametrize(

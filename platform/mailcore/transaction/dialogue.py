@@ -35,6 +35,9 @@ from mailcore.transaction.steps import (
     Write,
 )
 
+# Looked at for every reply: a name of the module costs less than a member of an enum.
+_MAIL, _RCPT = Stage.MAIL, Stage.RCPT
+
 
 def _at_rcpt(reply: SmtpReply) -> SmtpReply:
     """RFC 5321 §4.5.3.1.10: 552 at RCPT means too many recipients; treat it as 452."""
@@ -138,7 +141,8 @@ class Dialogue:
             left[id(self._content)] = self._content
         for stage, transaction, _ in self._expected:
             if transaction is not None and id(transaction) not in left:
-                transaction.stage = stage
+                is_withheld = stage is Stage.DOT and not transaction.is_dot_sent
+                transaction.stage = Stage.DATA if is_withheld else stage
                 left[id(transaction)] = transaction
         left |= {id(transaction): transaction for transaction in self._queue}
         self._expected.clear()
@@ -153,7 +157,12 @@ class Dialogue:
             self._unsolicited(code, lines, steps)
             return
         stage, transaction, index = self._expected.popleft()
-        if code == 421:
+        if transaction is not None and code < 300 and (stage is _RCPT or stage is _MAIL):
+            if stage is _MAIL:
+                transaction.is_mail_accepted = True
+            if not self.extensions.pipelining:
+                self._next_command(transaction, stage, index, steps)
+        elif code == 421:
             self._closing(_reply(code, lines), stage, transaction, steps)
         elif transaction is None:
             self._take_for_session(stage, code, lines, steps)
@@ -167,11 +176,11 @@ class Dialogue:
         elif stage is Stage.DATA:
             self._take_data(transaction, code, lines, steps)
         else:
-            self._take_envelope(stage, transaction, index, code, lines)
+            self._refuse_envelope(stage, transaction, index, code, lines)
             if not self.extensions.pipelining:
                 self._next_command(transaction, stage, index, steps)
 
-    def _take_envelope(
+    def _refuse_envelope(
         self,
         stage: Stage,
         transaction: Transaction,
@@ -179,10 +188,7 @@ class Dialogue:
         code: int,
         lines: tuple[bytes, ...],
     ) -> None:
-        if code // 100 == 2:
-            if stage is Stage.MAIL:
-                transaction.is_mail_accepted = True
-        elif stage is Stage.MAIL:
+        if stage is Stage.MAIL:
             # A 5yz to MAIL is about us: another host may think otherwise.
             scope = Scope.HOST if code >= 500 else Scope.MESSAGE
             transaction.decide(_reply(code, lines), stage, scope)

@@ -13,7 +13,6 @@ from mailcore.reply import SmtpReply
 MAX_LINE_BYTES = 4096
 MAX_REPLY_LINES = 128
 _CODES = {b"%d" % code: code for code in range(200, 600)}
-_SPACE, _DASH = 0x20, 0x2D
 
 
 def text_of(line: bytes) -> str:
@@ -51,33 +50,33 @@ class ReplyReader:
         self._rest = lines.pop()
         for line in lines:
             code = _CODES.get(line[:3])
-            separator = line[3] if len(line) > 3 else _SPACE
-            if separator == 0x0D and len(line) == 4:
-                separator = _SPACE
-            self.fault = self._fault_of(line, code, separator)
-            if self.fault or code is None:
+            is_plain = code is not None and line[3:4] == b" " and len(line) <= MAX_LINE_BYTES
+            if is_plain and code is not None and not self._lines:
+                replies.append((code, (line[4:].rstrip(b"\r"),)))
+            elif not self._take(line, code, replies):
                 return replies
-            text = line[4:].rstrip(b"\r")
-            if separator == _DASH:
-                self._code = code
-                self._lines.append(text)
-            elif self._lines:
-                replies.append((code, (*self._lines, text)))
-                self._lines = []
-            else:
-                replies.append((code, (text,)))
         if len(self._rest) > MAX_LINE_BYTES:
             self.fault = f"a reply line is longer than {MAX_LINE_BYTES} octets"
         return replies
 
-    def _fault_of(self, line: bytes, code: int | None, separator: int) -> str:
-        if code is None or (separator != _SPACE and separator != _DASH):
-            return f"no SMTP reply: {text_of(line[:80])!r}"
-        if len(line) > MAX_LINE_BYTES:
-            return f"a reply line is longer than {MAX_LINE_BYTES} octets"
-        if self._lines:
-            if code != self._code:
-                return f"a reply of two codes, {self._code} and {code}"
-            if len(self._lines) >= MAX_REPLY_LINES:
-                return f"a reply of more than {MAX_REPLY_LINES} lines"
-        return ""
+    def _take(
+        self, line: bytes, code: int | None, replies: list[tuple[int, tuple[bytes, ...]]]
+    ) -> bool:
+        """Take any line; False once there is a fault."""
+        separator = line[3:4].replace(b"\r", b"")
+        if code is None or separator not in (b"", b" ", b"-"):
+            self.fault = f"no SMTP reply: {text_of(line[:80])!r}"
+        elif len(line) > MAX_LINE_BYTES:
+            self.fault = f"a reply line is longer than {MAX_LINE_BYTES} octets"
+        elif self._lines and code != self._code:
+            self.fault = f"a reply of two codes, {self._code} and {code}"
+        elif len(self._lines) >= MAX_REPLY_LINES:
+            self.fault = f"a reply of more than {MAX_REPLY_LINES} lines"
+        else:
+            self._code = code
+            self._lines.append(line[4:].rstrip(b"\r"))
+            if separator != b"-":
+                replies.append((code, tuple(self._lines)))
+                self._lines.clear()
+            return True
+        return False
