@@ -98,7 +98,7 @@ def test_claims_and_settles_read_only_what_they_take(dsn: str, incarnation: int)
             cursor.execute(claim)
         cursor.execute(
             "SELECT array_agg(id)::text FROM"
-            " (SELECT id FROM ledger_row WHERE state = 1 ORDER BY id LIMIT 100) AS some"
+            " (SELECT id FROM ledger_row WHERE state = 1 ORDER BY id LIMIT 100) AS oldest"
         )
         ids = (cursor.fetchone() or ("",))[0]
         ones = "{" + ",".join(["1"] * 100) + "}"
