@@ -88,11 +88,10 @@ def parse_private_key(pem: bytes) -> PrivateKey:
     """Return the private key of a PEM (PKCS#8 or PKCS#1, not encrypted)."""
     try:
         key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
-        # The text of the cause may quote the key: it is not repeated.
-        raise DkimKeyError("the PEM holds no private key that can be read without password") from (
-            None if isinstance(exc, ValueError) else exc
-        )
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # What the library says may quote the key: it is not repeated.
+        reason = "the PEM holds no private key that can be read without password"
+        raise DkimKeyError(reason) from None
     if isinstance(key, RSAPrivateKey):
         if key.key_size < MIN_RSA_BITS:
             raise DkimKeyError(f"an RSA key of {key.key_size} bits is refused by verifiers")

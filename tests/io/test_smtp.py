@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiosmtpd.smtp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -268,6 +269,51 @@ async def test_a_slow_reader_is_waited_for_block_by_block_with_the_claim_asked_a
             (250, "dot", Scope.MESSAGE)
         ]
     assert asked == [1]
+
+
+class Mailbox:
+    """A handler of aiosmtpd that keeps what it takes."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, list[str], bytes]] = []
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        """Take a message."""
+        self.taken.append((envelope.mail_from, envelope.rcpt_tos, envelope.content))
+        return "250 2.0.0 taken"
+
+
+@pytest.mark.parametrize("is_under_tls", [False, True])
+async def test_another_implementation_takes_our_mail(
+    server_tls: ssl.SSLContext, is_under_tls: bool
+) -> None:
+    mailbox = Mailbox()
+    context = server_tls if is_under_tls else None
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: aiosmtpd.smtp.SMTP(
+            mailbox, hostname="mx.test", tls_context=context, enable_SMTPUTF8=True, loop=loop
+        ),
+        "127.0.0.1",
+        0,
+    )
+    heard = Heard(port=server.sockets[0].getsockname()[1])
+    connection = await SmtpConnector(Timeouts()).connect(endpoint(heard))
+    assert bool(connection.session.tls_version) is is_under_tls
+    chain = []
+    for number in range(3):
+        content = b"Subject: %d\r\n\r\n.dot\r\n" % number
+        wire = message("ü@peer.test", content=content, needs_8bit=True, needs_smtputf8=True)
+        chain.append(connection.begin(wire, before_dot=yes))
+        await chain[-1].content_sent
+    for transaction in chain:
+        assert codes(await transaction.replies) == [(250, "dot", Scope.MESSAGE)]
+    await connection.close()
+    server.close()
+    assert mailbox.taken == [
+        ("from@example.com", ["ü@peer.test"], b"Subject: %d\r\n\r\n.dot\r\n" % number)
+        for number in range(3)
+    ]
 
 
 # ── refusals ──────────────────────────────────────────────────────────────────────────────────
