@@ -65,9 +65,11 @@ class SmtpConnector:
         sock = await self._connected_socket(endpoint, loop)
         try:
             transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
-        except OSError as exc:
+        except BaseException as exc:
             sock.close()
-            raise _connect_failed(f"{endpoint.address}: {exc.strerror or exc}") from exc
+            if isinstance(exc, OSError):
+                raise _connect_failed(f"{endpoint.address}: {exc.strerror or exc}") from exc
+            raise
         try:
             if not await protocol.opened:
                 await self._start_tls(protocol, transport, endpoint, loop)

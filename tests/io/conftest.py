@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-ON_UVLOOP = frozenset({"test_smtp.py", "test_dns.py"})
+ON_UVLOOP = ("test_smtp", "test_dns")
 
 
 def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Choose the loop of a test by the file it stands in."""
-    if item.path.name in ON_UVLOOP:
+    if item.path.name.startswith(ON_UVLOOP):
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
