@@ -183,14 +183,17 @@ def read_by_code(reply: SmtpReply) -> Reading:
 
 
 def class_by_code(reply: SmtpReply) -> BounceClass:
-    """Return the class that enhanced status and code name, `unclassified` where they do not."""
-    status: EnhancedStatus | None = reply.enhanced
-    if status is not None:
-        found = _BY_SUBJECT_DETAIL.get((status.subject, status.detail))
-        found = found or _BY_SUBJECT.get(status.subject)
-        if found is not None:
-            return found
-    return _BY_CODE.get(reply.code, BounceClass.UNCLASSIFIED)
+    """Return the class that enhanced status or code name, `unclassified` where neither does."""
+    found = class_by_status(reply.enhanced)
+    return found or _BY_CODE.get(reply.code, BounceClass.UNCLASSIFIED)
+
+
+def class_by_status(status: EnhancedStatus | None) -> BounceClass | None:
+    """Return the class an enhanced status names (RFC 3463), or None where it names none."""
+    if status is None:
+        return None
+    found = _BY_SUBJECT_DETAIL.get((status.subject, status.detail))
+    return found or _BY_SUBJECT.get(status.subject)
 
 
 # ── the rules we ship ─────────────────────────────────────────────────────────────────────────

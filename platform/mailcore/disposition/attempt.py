@@ -11,7 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
-from mailcore.classify.replies import CompiledPatterns, Reading, class_by_code, classify
+from mailcore.classify.replies import (
+    CompiledPatterns,
+    Reading,
+    class_by_code,
+    class_by_status,
+    classify,
+)
 from mailcore.disposition.desk import NO_WORDS, Desk, Rulebook
 from mailcore.disposition.settlement import Disposition
 from mailcore.envelope import QueuedRow
@@ -110,14 +116,13 @@ def _read(outcome: Outcome, *, isp_id: int, patterns: CompiledPatterns) -> Readi
 
 
 def _read_local(outcome: Outcome) -> Reading:
-    bounce_class = class_by_code(outcome.reply)
     if outcome.verdict is Verdict.BOUNCED:
+        bounce_class = class_by_code(outcome.reply)
         bounce_type = BounceType.HARD if bounce_class in GONE else BounceType.BOUNCE
         return Reading(bounce_type, bounce_class, LOCAL_RULE)
-    by_stage = _CLASS_OF_STAGE.get(outcome.stage, BounceClass.CONNECTION)
-    if bounce_class is BounceClass.UNCLASSIFIED or outcome.stage in _CLASS_OF_STAGE:
-        bounce_class = by_stage
-    return Reading(BounceType.SOFT, bounce_class, LOCAL_RULE)
+    by_stage = _CLASS_OF_STAGE.get(outcome.stage)
+    by_status = class_by_status(outcome.reply.enhanced)
+    return Reading(BounceType.SOFT, by_stage or by_status or BounceClass.CONNECTION, LOCAL_RULE)
 
 
 def _is_verdict(outcome: Outcome, reading: Reading) -> bool:
