@@ -18,150 +18,46 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from enum import Enum
-from uuid import UUID
+from collections.abc import Collection, Mapping, Sequence
 
 import psycopg2
 
-from mailcore.envelope import ContentRef
-from mailcore.outcome import MailClass, TlsNeed
 from mailcore.ports import StoreUnavailable
 from mailio.ledger import accept_sql, arrays
+from mailio.ledger.accept_values import (
+    AcceptBatch,
+    Accepted,
+    AcceptMessage,
+    AcceptRecipient,
+    AcceptResult,
+    AcceptStatus,
+    EventBody,
+    IdempotencyKey,
+    KnownRoute,
+    StopReason,
+    StoredAnswer,
+)
 from mailio.ledger.pool import STORE, ConnectionLost, Execute, Profile, RolledBack, Session
+
+__all__ = [
+    "AcceptBatch",
+    "AcceptMessage",
+    "AcceptRecipient",
+    "AcceptResult",
+    "AcceptStatus",
+    "Accepted",
+    "Acceptor",
+    "EventBody",
+    "IdempotencyKey",
+    "KnownRoute",
+    "StopReason",
+    "StoredAnswer",
+]
 
 _CACHE_LIMIT = 100_000
 _ROUTE_CACHE_S = 30.0
 _RETRY_PAUSE_S = 0.25
 _TRIES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptRecipient:
-    """One recipient. `address` is `local@a-label-domain`; site "" is not routed yet."""
-
-    number: int
-    address: str
-    domain: str
-    site: str = ""
-    isp_id: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class IdempotencyKey:
-    """The key of a request, the hash of its body and the answer to give.
-
-    All messages of a request carry an equal one. Two requests never have an equal one, because
-    the answer names their message ids.
-    """
-
-    account_id: int
-    key: str
-    body_hash: bytes
-    answer: str
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptMessage:
-    """One message to accept.
-
-    Due at the latest of now, now + `delay_s` and `send_at`; expires at `expires_at`, or
-    `lifetime_s` after it is due. `custom` is JSON.
-    """
-
-    message_id: UUID
-    account_id: int
-    sender_id: int
-    mail_class: MailClass
-    header_from: str
-    reverse_path: str
-    content: ContentRef
-    recipients: tuple[AcceptRecipient, ...]
-    lifetime_s: float
-    campaign_id: int = 0
-    tls_need: TlsNeed = TlsNeed.POLICY
-    message_id_header: str = ""
-    custom: str = ""
-    delay_s: float = 0.0
-    send_at: datetime | None = None
-    expires_at: datetime | None = None
-    idempotency: IdempotencyKey | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EventBody:
-    """An outbox body (`mailcore.events.encode_lines`) and how many events are in it."""
-
-    body: bytes
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptBatch:
-    """Messages of one commit. `events` encodes the events of those that are really taken.
-
-    It is called with a subset of `messages`, in order: once, or again when a key turned out taken.
-    """
-
-    messages: Sequence[AcceptMessage]
-    events: Callable[[Sequence[AcceptMessage]], EventBody]
-
-
-class AcceptStatus(Enum):
-    """What became of a message: ours; answered before; its key belongs to another body."""
-
-    ACCEPTED = "accepted"
-    REPEATED = "repeated"
-    REUSED = "reused"
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The fate of one message. `answer` is the stored one when REPEATED."""
-
-    message_id: UUID
-    status: AcceptStatus
-    answer: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptResult:
-    """One `Accepted` a message, in the batch's order."""
-
-    messages: tuple[Accepted, ...]
-
-    @property
-    def accepted(self) -> frozenset[UUID]:
-        """The ids that are ours now."""
-        taken = AcceptStatus.ACCEPTED
-        return frozenset(m.message_id for m in self.messages if m.status is taken)
-
-
-@dataclass(frozen=True, slots=True)
-class KnownRoute:
-    """Where a domain's mail goes, as routing found it not long ago."""
-
-    site: str
-    isp_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class StopReason:
-    """Why an address is not mailed; account 0 is the whole installation."""
-
-    account_id: int
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoredAnswer:
-    """What an idempotency key was used for."""
-
-    body_hash: bytes
-    answer: str
 
 
 class Acceptor:
@@ -214,21 +110,24 @@ class Acceptor:
 
     def campaign_ids(self, account_id: int, labels: Collection[str]) -> dict[str, int]:
         """Return the number of each campaign of an account, making those that are new."""
-        cache = self._campaigns
-        missing = sorted({label for label in labels if (account_id, label) not in cache})
+        names = {label: arrays.stored(label) for label in labels}
+        known = {
+            name: number
+            for name in set(names.values())
+            if (number := self._campaigns.get((account_id, name))) is not None
+        }
+        missing = sorted(set(names.values()).difference(known))
         if missing:
             literal = arrays.texts(missing)
             found = self._lookups.call("campaigns", (account_id, literal))
             if len(found) < len(missing):
                 self._lookups.call("campaigns_add", (account_id, literal))
                 found = self._lookups.call("campaigns", (account_id, literal))
-            if len(cache) > _CACHE_LIMIT:
-                cache.clear()
-            cache.update({(account_id, str(label)): int(number) for label, number in found})
-            known = {str(label): int(number) for label, number in found}
-        else:
-            known = {}
-        return {label: known.get(label) or cache[account_id, label] for label in labels}
+            if len(self._campaigns) > _CACHE_LIMIT:
+                self._campaigns.clear()
+            for name, number in found:
+                known[str(name)] = self._campaigns[account_id, str(name)] = int(number)
+        return {label: known[name] for label, name in names.items()}
 
     def known_routes(self, domains: Collection[str]) -> dict[str, KnownRoute]:
         """Return the routes of those domains that were resolved and whose TTL still runs."""
@@ -299,7 +198,7 @@ class Acceptor:
         for message in batch.messages:
             key = message.idempotency
             if key is not None:
-                wanted.setdefault((key.account_id, key.key), key)
+                wanted.setdefault(_name(key), key)
         with self._commits.transaction() as execute:
             stored = _take_keys(execute, list(wanted.values()))
             fates = tuple(_fate(message, stored) for message in batch.messages)
@@ -331,11 +230,11 @@ def _take_keys(
     )
     ours = {(int(account_id), str(key)) for account_id, key in inserted}
     stored = {
-        (key.account_id, key.key): StoredAnswer(key.body_hash, key.answer)
+        _name(key): StoredAnswer(key.body_hash, arrays.stored(key.answer))
         for key in keys
-        if (key.account_id, key.key) in ours
+        if _name(key) in ours
     }
-    others = [key for key in keys if (key.account_id, key.key) not in ours]
+    others = [key for key in keys if _name(key) not in ours]
     if others:
         for account_id, key, body_hash, answer in execute(
             "EXECUTE stored_keys (%s,%s)",
@@ -351,14 +250,18 @@ def _take_keys(
     return stored
 
 
+def _name(key: IdempotencyKey) -> tuple[int, str]:
+    return key.account_id, arrays.stored(key.key)
+
+
 def _fate(message: AcceptMessage, stored: Mapping[tuple[int, str], StoredAnswer]) -> Accepted:
     key = message.idempotency
     if key is None:
         return Accepted(message.message_id, AcceptStatus.ACCEPTED)
-    found = stored[key.account_id, key.key]
+    found = stored[_name(key)]
     if found.body_hash != key.body_hash:
         return Accepted(message.message_id, AcceptStatus.REUSED)
-    if found.answer != key.answer:
+    if found.answer != arrays.stored(key.answer):
         return Accepted(message.message_id, AcceptStatus.REPEATED, found.answer)
     # Stored just now, or by the first try of this very batch, whose COMMIT was not answered.
     return Accepted(message.message_id, AcceptStatus.ACCEPTED)

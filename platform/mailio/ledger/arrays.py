@@ -24,6 +24,11 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def stored(text: str) -> str:
+    """Return a text as it comes back after `texts` has carried it."""
+    return clean(text.replace(_SEPARATOR, " "))
+
+
 def numbers(values: Iterable[float | None]) -> str:
     """Return an array literal of numbers, booleans as 0 and 1."""
     return "{" + ",".join(["NULL" if value is None else f"{+value}" for value in values]) + "}"

@@ -233,15 +233,13 @@ class AsyncSession:
     def __init__(self, session: Session) -> None:
         self.session = session
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+        self._is_closed = False
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do blocking work with the session on its thread. A cancelled wait does not stop it."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except RuntimeError as exc:
-            if self._threads._shutdown:
-                raise StoreUnavailable(STORE, "the ledger has been closed") from exc
-            raise
+        if self._is_closed:
+            raise StoreUnavailable(STORE, "the ledger has been closed")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def call(
         self, name: str, params: Sequence[object] = (), *, again: bool = True
@@ -251,6 +249,7 @@ class AsyncSession:
 
     def close(self) -> None:
         """Finish what runs, close the connection and end the thread."""
+        self._is_closed = True
         self._threads.shutdown(wait=True)
         self.session.close()
 

@@ -143,6 +143,13 @@ def test_two_requests_with_one_key_in_one_batch_are_told_apart(acceptor: Accepto
     assert query("SELECT count(*) FROM ledger_row") == [(2,)]
 
 
+def test_a_key_no_database_stores_as_it_is_still_works(acceptor: Acceptor) -> None:
+    odd = "k\0\x1f\udc80"
+    first = accept(acceptor, message(key=key(odd, "first\0")))
+    again = accept(acceptor, message(key=key(odd, "second")))
+    assert [m.status.value for m in first.messages + again.messages] == ["accepted", "repeated"]
+
+
 def test_eight_threads_with_one_key_are_one_submission(dsn: str) -> None:
     sides = [Acceptor(dsn) for _ in range(8)]
     start = threading.Barrier(8)
@@ -248,6 +255,8 @@ def test_campaigns_are_made_once_and_numbered_for_ever(dsn: str, acceptor: Accep
     assert acceptor.campaign_ids(1, ["b", "c"])["b"] == first["b"]
     assert acceptor.campaign_ids(2, ["a"])["a"] != first["a"]
     assert acceptor.campaign_ids(1, []) == {}
+    odd = acceptor.campaign_ids(1, ["odd\0\x1f\udc80"])
+    assert odd == acceptor.campaign_ids(1, ["odd\0\x1f\udc80"])
     other = Acceptor(dsn)
     assert other.campaign_ids(1, ["a", "b"]) == first
     other.close()

@@ -88,7 +88,12 @@ def test_claims_and_settles_read_only_what_they_take(dsn: str, incarnation: int)
             "'{1,2,3,4,5,6,7,8,9,10}', ('{' || repeat('-infinity,', 9) || '-infinity}')::text"
             f"::timestamptz[], '{{10,10,10,10,10,10,10,10,10,10}}', {incarnation})"
         )
+        settle = (
+            "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF)"
+            " EXECUTE settle ('{}', %s, %s, %s, %s, %s, %s, %s, %s, 1, 'x')"
+        )
         cursor.execute(claim)  # planned now, while there is nothing
+        cursor.execute(settle, ("{}",) * 8)
         fill()
         cursor.execute(claim)
         plan = "\n".join(line for (line,) in cursor.fetchall())
@@ -104,8 +109,7 @@ def test_claims_and_settles_read_only_what_they_take(dsn: str, incarnation: int)
         ones = "{" + ",".join(["1"] * 100) + "}"
         reasons = "{" + ",".join(["retry"] * 100) + "}"
         cursor.execute(
-            "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF)"
-            " EXECUTE settle ('{}', %s, %s, %s, %s, %s, %s, %s, %s, 1, 'x')",
+            settle,
             (ids, ones, ones, reasons, reasons, ones, ones, ones.replace("1", "0")),
         )
         plan = "\n".join(line for (line,) in cursor.fetchall())
