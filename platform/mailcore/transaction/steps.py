@@ -87,6 +87,9 @@ class Stage(Enum):
     LONE_DOT = "lone dot"
     RSET = "rset"
 
+    # A member equals itself alone; Enum hashes the name, in Python, on every look-up.
+    __hash__ = object.__hash__
+
 
 class FaultKind(Enum):
     """Why a session is over."""
