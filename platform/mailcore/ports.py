@@ -33,6 +33,7 @@ from mailcore.routing.site import MxAnswer as MxAnswer
 from mailcore.routing.site import MxHost as MxHost
 from mailcore.shaping.strategy import Grant as Grant
 from mailcore.shaping.strategy import Rate as Rate
+from mailcore.stoplist import StopEntry
 from mailcore.transaction import RecipientReply as RecipientReply
 from mailcore.transaction import WireMessage as WireMessage
 
@@ -388,6 +389,12 @@ class Shaper(Protocol):
         """Return those paths with fewer outstanding bells than wanted, and count one more."""
         ...
 
+    async def keep_bells(
+        self, paths: Sequence[Path], *, mail_class: MailClass = MailClass.MAIN
+    ) -> None:
+        """Drains of these paths are alive: their bells go on counting."""
+        ...
+
     async def drop_bells(
         self, paths: Sequence[Path], *, mail_class: MailClass = MailClass.MAIN
     ) -> None:
@@ -576,6 +583,10 @@ class Outbox(Protocol):
         """Move the cursor."""
         ...
 
+    def refuse(self, consumer: str, batch: OutboxBatch, *, reason: str) -> None:
+        """Set a batch aside that this consumer can never read; does not move the cursor."""
+        ...
+
 
 class Statistics(Protocol):
     """The events for good, and what is computed from them. Raises StoreUnavailable."""
@@ -590,4 +601,12 @@ class Statistics(Protocol):
 
     def trace(self, message_id: UUID) -> Sequence[dict[str, object]]:
         """Return the distinct events of a message, oldest first, as rows of `events.Event`."""
+        ...
+
+
+class StopLists(Protocol):
+    """Who must not be mailed, as events add to it. Raises StoreUnavailable."""
+
+    def add(self, entries: Sequence[StopEntry]) -> int:
+        """Add those that are not there yet; return how many that were."""
         ...

@@ -1,6 +1,6 @@
 """Who must not be mailed, and until when.
 
-Gives    StopCause; Stop; stop_for, divide
+Gives    StopCause; Stop; stop_for, divide; StopEntry (one to be added)
 Takes    recipients and the entries found for them
 Raises   nothing
 Follows  design.md section 3 (accounting): a stopped recipient is accepted, then stopped
@@ -44,6 +44,17 @@ class Stop:
         if self.expires_at is not None and self.expires_at <= now:
             return False
         return self.account_id in (EVERYBODY, account_id)
+
+
+@dataclass(frozen=True, slots=True)
+class StopEntry:
+    """One entry to be added to the list of an account."""
+
+    account_id: int
+    recipient_hash: str
+    recipient: str
+    cause: StopCause
+    detail: str = ""
 
 
 def stop_for(entries: Iterable[Stop], *, account_id: int, now: datetime) -> Stop | None:

@@ -51,6 +51,12 @@ SELECT count(*), COALESCE(sum(b.event_count), 0),
   FROM {_CURSOR} JOIN ledger_outbox b ON (b.xid, b.id) > (c.xid, c.row_id)
 """  # noqa: S608 (constants of this module)
 
+# Not prepared with the others: it is almost never run. What was set aside once stays as it was.
+_REFUSE = """
+INSERT INTO ledger_outbox_refused (consumer, xid, row_id, event_count, reason, body)
+VALUES (%s, %s::text::xid8, %s, %s, %s, %s) ON CONFLICT DO NOTHING
+"""
+
 _STATEMENTS = {
     "outbox_read": _AFTER.format(settled="AND b.xid < pg_snapshot_xmin(pg_current_snapshot())"),
     "outbox_unapplied": _AFTER.format(settled=""),
@@ -106,6 +112,12 @@ class PgOutbox:
         if not self.lead(consumer):
             raise StoreUnavailable(STORE, f"another process applies the events for {consumer}")
         self._session.call("outbox_advance", (consumer, str(cursor.xid), cursor.row_id))
+
+    def refuse(self, consumer: str, batch: OutboxBatch, *, reason: str) -> None:
+        """Set a batch aside that this consumer can never read; does not move the cursor."""
+        xid, row_id = str(batch.cursor.xid), batch.cursor.row_id
+        values = (consumer, xid, row_id, batch.event_count, reason, batch.body)
+        self._session.run(_REFUSE, values)
 
     def unapplied(self, consumer: str, limit: int) -> Sequence[bytes]:
         """Return bodies the consumer has not applied, the unsettled too, oldest first.

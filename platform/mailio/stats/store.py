@@ -1,0 +1,202 @@
+"""The events for good, exact counts of them, and the roll-ups.
+
+Gives    open_statistics, ClickhouseStatistics
+Takes    an address of a server or of an embedded engine
+Raises   StoreUnavailable; SchemaError for bodies that can never be stored; SettingsError
+Follows  design.md sections 2 and 3 step 8
+
+An event is a row named by its event_id. Counts are of distinct events whatever was inserted how
+often; the roll-ups are computed from distinct events as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TypeVar
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from mailcore.events import FIELDS, FINAL_KINDS
+from mailcore.stats import NO_MESSAGE, lines_of
+from mailio.settings import SettingsError
+from mailio.stats import roll_up, schema
+from mailio.stats.chdb import ChdbDriver
+from mailio.stats.clickhouse import ClickhouseDriver
+from mailio.stats.driver import Driver, Fault, Row, as_unavailable, minutes_literal, text_literal
+
+T = TypeVar("T")
+MAX_MINUTES = 500
+
+_DRIVERS: dict[str, Callable[[str], Driver]] = {
+    "chdb+unix": ChdbDriver,
+    "clickhouse": ClickhouseDriver,
+    "clickhouses": ClickhouseDriver,
+}
+
+
+def open_statistics(url: str) -> ClickhouseStatistics:
+    """Return the statistics at an address; nothing is connected yet."""
+    scheme = urlsplit(url).scheme
+    if scheme not in _DRIVERS:
+        known = ", ".join(f"{name}://" for name in sorted(_DRIVERS))
+        raise SettingsError(f"CLICKHOUSE_URL: {scheme}:// is none of {known}")
+    try:
+        return ClickhouseStatistics(_DRIVERS[scheme](url))
+    except ValueError as exc:
+        raise SettingsError(f"CLICKHOUSE_URL: {exc}") from exc
+
+
+class ClickhouseStatistics:
+    """Statistics in one database. Thread-safe."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def migrate(self) -> tuple[str, ...]:
+        """Bring the tables to the newest step; return what was applied. Safe at any time."""
+        with _faults():
+            return schema.migrate(self._driver)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._driver.close()
+
+    def insert(self, bodies: Sequence[bytes]) -> int:
+        """Store the events of outbox bodies, all or none; a repeat changes no count.
+
+        SchemaError if one of them can never be stored.
+        """
+        lines = b"".join(map(lines_of, bodies))
+        count = lines.count(b"\n")
+        if count:
+            with _faults():
+                self._driver.insert("event", lines, count)
+        return count
+
+    def recompute(self, minutes: Sequence[int]) -> None:
+        """Compute the roll-ups of these minutes (Unix time // 60) again from the events."""
+        wanted = sorted(set(minutes))
+        for start in range(0, len(wanted), MAX_MINUTES):
+            with _faults():
+                self._recompute(wanted[start : start + MAX_MINUTES])
+
+    def trace(self, message_id: UUID) -> Sequence[dict[str, object]]:
+        """Return the distinct events of a message, oldest first, as rows of `events.Event`."""
+        message = f"toUUID('{message_id}')"
+        with _faults():
+            minutes = [
+                minute
+                for (minute,) in self._driver.query(
+                    "SELECT DISTINCT intDiv(toUInt32(minute), 60) FROM message_by_minute"  # noqa: S608
+                    f" WHERE message_id = {message}"
+                )
+            ]
+            found: list[Row] = []
+            for start in range(0, len(minutes), MAX_MINUTES):
+                wanted = minutes_literal(minutes[start : start + MAX_MINUTES])
+                found += self._driver.query(
+                    f"SELECT {_EVENT_COLUMNS} FROM event"  # noqa: S608
+                    f" WHERE minute IN ({wanted}) AND message_id = {message}"
+                    " ORDER BY occurred_ms, claim_no, recipient_no LIMIT 1 BY event_id"
+                )
+        rows = [dict(zip(FIELDS, row, strict=True)) for row in found]
+        for row in rows:
+            row["message_id"] = "" if row["message_id"] == NO_MESSAGE else row["message_id"]
+        return sorted(rows, key=_when)
+
+    def counts(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        account_id: int | None = None,
+        campaign: str | None = None,
+    ) -> dict[str, int]:
+        """Return how many distinct events of each kind occurred in [since, until)."""
+        with _faults():
+            where = self._where(since, until, account_id, campaign)
+            sql = f"SELECT kind, uniqExact(event_id) FROM event WHERE {where} GROUP BY kind"  # noqa: S608
+            return {str(kind): int(count) for kind, count in self._driver.query(sql)}
+
+    def final_counts(
+        self,
+        *,
+        campaign: str | None = None,
+        account_id: int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> dict[str, int]:
+        """Return how many recipients ended in each final kind, each counted once."""
+        final = ",".join(sorted(text_literal(kind.value) for kind in FINAL_KINDS))
+        with _faults():
+            where = self._where(since, until, account_id, campaign)
+            sql = (
+                "SELECT kind, uniqExact(message_id, recipient_no) FROM event"  # noqa: S608
+                f" WHERE {where} AND kind IN ({final}) GROUP BY kind"
+            )
+            return {str(kind): int(count) for kind, count in self._driver.query(sql)}
+
+    def _where(
+        self,
+        since: datetime | None,
+        until: datetime | None,
+        account_id: int | None,
+        campaign: str | None,
+    ) -> str:
+        """Return a condition on events whose part on `minute` spares most of the table."""
+        parts = ["1"]
+        if since is not None:
+            moment = _ms(since)
+            parts.append(f"occurred_ms >= {moment} AND minute >= toDateTime({moment // 1000} - 60)")
+        if until is not None:
+            moment = _ms(until)
+            parts.append(f"occurred_ms < {moment} AND minute <= toDateTime({moment // 1000})")
+        if account_id is not None:
+            parts.append(f"account_id = {int(account_id)}")
+        if campaign is not None:
+            label = text_literal(campaign)
+            first, last = self._driver.query(
+                "SELECT toUInt32(min(minute)), toUInt32(max(minute)) FROM campaign_by_minute"  # noqa: S608
+                f" WHERE campaign = {label}"
+            )[0]
+            parts.append(f"minute >= toDateTime({first}) AND minute <= toDateTime({last})")
+            parts.append(f"campaign = {label}")
+        return " AND ".join(parts)
+
+    def _recompute(self, minutes: Sequence[int]) -> None:
+        listed = minutes_literal(minutes)
+        ((newest,),) = self._driver.query(roll_up.newest_generation(listed))
+        generation = int(newest) + 1
+        for table, compute in (
+            ("roll_up", roll_up.roll_up),
+            ("roll_up_reply", roll_up.roll_up_reply),
+        ):
+            self._driver.execute(compute(listed, generation))
+            self._driver.execute(roll_up.minute_marks(table, minutes, generation))
+
+
+_EVENT_COLUMNS = ", ".join(
+    "toString(message_id) AS message_text" if name == "message_id" else name for name in FIELDS
+)
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Nothing but the port's own errors leaves this module."""
+    try:
+        yield
+    except Fault as fault:
+        raise as_unavailable(fault) from fault
+
+
+def _ms(moment: datetime) -> int:
+    if moment.tzinfo is None:
+        raise ValueError("a time of the statistics has no zone")
+    return round(moment.timestamp() * 1000)
+
+
+def _when(row: dict[str, object]) -> tuple[object, ...]:
+    # Within a millisecond the claim tells what came first; an accept has none.
+    return row["occurred_ms"], row["claim_no"], row["recipient_no"], row["event_id"]
