@@ -38,7 +38,8 @@ from mailcore.shaping.strategy import class_limit, streams
 SLOT_LIFETIME_S = 30.0
 RENEW_EVERY_S = 10.0
 GRANT_HORIZON_S = 5.0
-BELL_LIFETIME_S = 120.0
+# A live drain keeps its bells; those of a dead one are rung for again after this.
+BELL_LIFETIME_S = 6.0
 ANSWER_TIMEOUT_S = 3.0
 CONNECTIONS = 16
 
@@ -103,6 +104,7 @@ class RedisShaper:
         self._return = Script.load("return_grant")
         self._take = Script.load("take_bells")
         self._drop = Script.load("drop_bells")
+        self._keep = Script.load("keep_bells")
         self._cool = Script.load("cool")
 
     async def close(self) -> None:
@@ -195,15 +197,16 @@ class RedisShaper:
         if not count:
             return Grant(0, first_s)
         stream = usable[int(number) - 1]
-        ticket = f"{stream.name}:{ends.decode()}:{stream.interval_s!r}"
+        ticket = f"{stream.name}:{ends.decode()}:{stream.interval_s!r}:{int(count)}"
         return Grant(int(count), first_s, stream.interval_s, ticket)
 
     async def return_grant(self, path: Path, *, unused: int, rate: Rate, ticket: str = "") -> None:
         """Give allowance back that was not used, of the grant that `ticket` names."""
         if unused <= 0 or rate.is_unlimited or not ticket:
             return
-        stream, ends, interval_s = ticket.split(":")
-        back_us = f"{unused * float(interval_s) * 1_000_000:.3f}"
+        stream, ends, interval_s, count = ticket.split(":")
+        # What is left of grants before this one lies before what others were granted in between.
+        back_us = f"{min(unused, int(count)) * float(interval_s) * 1_000_000:.3f}"
         await self._call(self._return, (self._rate_key(path, stream),), (ends, back_us))
 
     # ── bells ─────────────────────────────────────────────────────────────────────────────────
@@ -218,6 +221,14 @@ class RedisShaper:
         wanted = [number for _, number in paths]
         taken = await self._call(self._take, keys, (self._bell_ms, *wanted))
         return [paths[int(number) - 1][0] for number in taken]
+
+    async def keep_bells(
+        self, paths: Sequence[Path], *, mail_class: MailClass = MailClass.MAIN
+    ) -> None:
+        """Drains of these paths are alive: their bells go on counting."""
+        if paths:
+            keys = [self._bell_key(path, mail_class) for path in paths]
+            await self._call(self._keep, keys, (self._bell_ms,))
 
     async def drop_bells(
         self, paths: Sequence[Path], *, mail_class: MailClass = MailClass.MAIN

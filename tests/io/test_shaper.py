@@ -244,6 +244,16 @@ async def test_a_grant_that_others_stand_behind_cannot_be_given_back(shaper: Red
     assert third.first_s > second.first_s + second.interval_s
 
 
+async def test_no_more_is_given_back_than_the_grant_itself_held(shaper: RedisShaper) -> None:
+    rate = Rate(9, 9.0)
+    await shaper.grant(PATH, want=1, rate=rate)
+    others = await shaper.grant(PATH, want=1, rate=rate)
+    own = await shaper.grant(PATH, want=2, rate=rate)
+    await shaper.return_grant(PATH, unused=4, rate=rate, ticket=own.ticket)
+    again = await shaper.grant(PATH, want=1, rate=rate)
+    assert again.first_s > others.first_s + others.interval_s / 2
+
+
 # ── bells ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -265,6 +275,17 @@ async def test_dropping_a_bell_nobody_counted_leaves_none(shaper: RedisShaper) -
     assert await shaper.take_bells([(PATH, 1)]) == [PATH]
     assert await shaper.take_bells([]) == ()
     await shaper.drop_bells([])
+
+
+async def test_a_drain_that_lives_keeps_its_bells(url: str) -> None:
+    shaper = RedisShaper(url, bell_lifetime_s=0.5)
+    assert await shaper.take_bells([(PATH, 1)]) == [PATH]
+    for _ in range(8):
+        await asyncio.sleep(0.1)
+        await shaper.keep_bells([PATH])
+        assert await shaper.take_bells([(PATH, 1)]) == []
+    await shaper.keep_bells([])
+    await shaper.close()
 
 
 async def test_a_bell_whose_drain_never_came_is_forgotten(url: str) -> None:
