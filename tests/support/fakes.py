@@ -478,6 +478,12 @@ class OpenShaper:
                 taken.append(path)
         return taken
 
+    async def keep_bells(
+        self, paths: Sequence[Path], *, mail_class: MailClass = MailClass.MAIN
+    ) -> None:
+        for path in paths:
+            self.bells[path, mail_class] = max(1, self.bells.get((path, mail_class), 0))
+
     async def drop_bells(
         self, paths: Sequence[Path], *, mail_class: MailClass = MailClass.MAIN
     ) -> None:

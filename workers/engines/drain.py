@@ -35,6 +35,8 @@ from workers.engines.settle import Settler
 
 BROKEN_TLS_S = 3600.0
 SLOT_RENEW_S = 10.0
+# Well within the life of a bell's count, so that only a dead process's bells run out.
+BELL_KEEP_S = 2.0
 STORE_PAUSE_S = 0.5
 
 log = logging.getLogger(__name__)
@@ -87,7 +89,10 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Claim, feed and close for ever."""
-        renewing = asyncio.create_task(self._renew_slots())
+        renewing = [
+            asyncio.create_task(self._renew_slots()),
+            asyncio.create_task(self._keep_bells()),
+        ]
         try:
             while True:
                 if not self._feeds:
@@ -102,7 +107,8 @@ class Dispatcher:
                 pause = self._limits.round_gap_s if claimed else self._limits.dry_gap_s
                 await asyncio.sleep(pause)
         finally:
-            renewing.cancel()
+            for task in renewing:
+                task.cancel()
 
     async def stop(self) -> None:
         """Claim no more, finish what is on the wire, give the rest back, close all sessions."""
@@ -263,6 +269,15 @@ class Dispatcher:
             await self._ports.shaper.return_grant(
                 feed.path, unused=unused, rate=rate, ticket=feed.ticket
             )
+
+    async def _keep_bells(self) -> None:
+        shaper = self._ports.shaper
+        while True:
+            await asyncio.sleep(BELL_KEEP_S)
+            for mail_class in MailClass:
+                paths = [path for path, its in self._feeds if its is mail_class]
+                if paths:
+                    await self._quietly(shaper.keep_bells(paths, mail_class=mail_class))
 
     async def _renew_slots(self) -> None:
         while True:

@@ -22,7 +22,8 @@ from workers.engines.settle import Rules, settlement_of
 
 ROWS_A_TURN = 1000
 TURNS = 20
-LEASE_S = 60.0
+# On its own node a free journal lock proves a process dead; this only spares the newborn.
+OWN_NODE_S = 1.0
 NODE_LOST_AFTER_S = 900.0
 OUTBOX_KEPT_S = 86400.0
 IDEMPOTENCY_KEPT_S = 86400.0 * 2
@@ -81,7 +82,7 @@ async def reap(ports: UpkeepPorts) -> int:
     dead = await asyncio.to_thread(
         ports.chores.dead_incarnations,
         node=ports.deliver.node,
-        lease_s=LEASE_S,
+        lease_s=OWN_NODE_S,
         lost_after_s=NODE_LOST_AFTER_S,
     )
     for incarnation in dead:
