@@ -10,8 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 class BreakingLine:
-    """A TCP relay. `break_after_request` lets the next request through and loses its answer;
-    `break_before_request` loses the request itself."""
+    """A TCP relay. `break_after_request` lets the next request (after `spared` others) through and
+    loses its answer; `break_before_request` loses the request itself."""
 
     def __init__(self, dsn: str) -> None:
         parts = urlsplit(dsn)
@@ -24,6 +24,7 @@ class BreakingLine:
         self.dsn = urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{port}"))
         self._mute = threading.Event()
         self._cut = threading.Event()
+        self._spared = 0
         self.was_broken = threading.Event()
         self._sockets: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -37,7 +38,8 @@ class BreakingLine:
         for thread in self._threads:
             thread.join(5)
 
-    def break_after_request(self) -> None:
+    def break_after_request(self, *, spared: int = 0) -> None:
+        self._spared = spared
         self._mute.set()
 
     def break_before_request(self) -> None:
@@ -61,7 +63,9 @@ class BreakingLine:
                     self._cut.clear()
                     break
                 server.sendall(data)
-                if self._mute.is_set():
+                if self._mute.is_set() and self._spared > 0:
+                    self._spared -= 1
+                elif self._mute.is_set():
                     # The request is with the server; the client learns only that the line is gone.
                     self._close(client)
                     self._mute.clear()

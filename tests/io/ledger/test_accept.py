@@ -172,17 +172,26 @@ def test_eight_threads_with_one_key_are_one_submission(dsn: str) -> None:
     world.assert_counts_agree()
 
 
-@pytest.mark.parametrize("has_key", [False, True])
-def test_an_unanswered_commit_is_looked_up_and_accepted_once(dsn: str, has_key: bool) -> None:
+@pytest.mark.parametrize(
+    ("has_key", "spared"), [(False, 0), (True, 0), (True, 1), (True, 2)]
+)  # with a key: lost under the keys, under the rows, under COMMIT
+def test_an_unanswered_commit_is_looked_up_and_accepted_once(
+    dsn: str, has_key: bool, spared: int
+) -> None:
     with BreakingLine(dsn) as line:
         side = Acceptor(line.dsn)
         accept(side, message("before@x.test", key=key("k0", "0") if has_key else None))
-        line.break_after_request()
-        result = accept(side, message("a@x.test", key=key("k1", "1") if has_key else None))
+        line.break_after_request(spared=spared)
+        result = accept(
+            side,
+            message("a@x.test", key=key("k1", "1") if has_key else None),
+            message("b@x.test", key=key("k0", "2") if has_key else None),
+        )
         assert line.was_broken.is_set()
-        assert [m.status for m in result.messages] == [AcceptStatus.ACCEPTED]
+        second = AcceptStatus.REPEATED if has_key else AcceptStatus.ACCEPTED
+        assert [m.status for m in result.messages] == [AcceptStatus.ACCEPTED, second]
         side.close()
-    assert query("SELECT count(*) FROM ledger_row") == [(2,)]
+    assert query("SELECT count(*) FROM ledger_row") == [(2 if has_key else 3,)]
     assert query("SELECT count(*) FROM ledger_outbox") == [(2,)]
     world.assert_counts_agree()
 
