@@ -144,6 +144,8 @@ class Desk:
         sender = policy.senders.get(row.sender_id)
         isp = policy.isps.get(row.isp_id)
         accepted_ms = _ms(row.accepted_at)
+        # A replayed journal tells of attempts made before now.
+        occurred_ms = outcome.occurred_ms or self._now_ms
         text = str(reply)[:MAX_REPLY]
         is_delivered = kind is EventKind.DELIVERED
         self._events.append(

@@ -1,0 +1,147 @@
+"""`manage.py fleet run|demo`: the product, whole, on this machine.
+
+`run` stays until Ctrl-C. `demo` sends a campaign, counts, and ends: exit code 0 only if every
+accepted message is accounted for and none arrived twice.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from control.management.fleet.campaign import Campaign, Tally
+from control.management.fleet.house import TOP, FleetError, House
+from control.management.fleet.launch import FLOWER_USER, Fleet
+from embedded.signals import stop_signals
+
+FIRST_CAMPAIGN = 200
+DEMO_BASE_S = 120.0
+DEMO_PER_MESSAGE_S = 0.05
+
+
+class Command(BaseCommand):
+    """Starts embedded stack, lab, panel, API, workers, beat and Flower."""
+
+    help = "Run the whole product on this machine (run), or send a counted campaign (demo)."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the two verbs."""
+        verbs = parser.add_subparsers(dest="verb", required=True)
+        run = verbs.add_parser("run", help="start everything and stay")
+        run.add_argument("--mode", choices=("lab", "live"), default="lab")
+        run.add_argument("--var", type=Path, default=None, help="directory of all data")
+        demo = verbs.add_parser("demo", help="send messages through the lab, count, end")
+        demo.add_argument("--messages", type=int, default=500)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run the verb."""
+        try:
+            with stop_signals() as asked:
+                if options["verb"] == "run":
+                    self._run(options["mode"], options["var"], asked)
+                else:
+                    self._demo(options["messages"], asked)
+        except FleetError as exc:
+            raise CommandError(str(exc)) from exc
+        except KeyboardInterrupt:
+            self.stdout.write("stopped")
+
+    # ── run ──────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self, mode: str, var_dir: Path | None, asked: threading.Event) -> None:
+        house = House(var_dir or TOP / "var" / mode, mode)
+        self._banner(mode)
+        with Fleet(house, say=self._say) as fleet:
+            if mode == "lab":
+                self._first_campaign(fleet, asked)
+            self._addresses(fleet, house)
+            asked.wait()
+        self._say("stopped")
+
+    def _first_campaign(self, fleet: Fleet, asked: threading.Event) -> None:
+        campaign = Campaign(fleet, messages=FIRST_CAMPAIGN, label=f"first-{int(time.time())}")
+        self._say(f"sending a first campaign of {FIRST_CAMPAIGN} messages through the lab")
+        for accepted in campaign.send():
+            self._show(f"accepted {accepted} of {FIRST_CAMPAIGN}")
+            if asked.is_set():
+                return
+        self._say(campaign.follow(timeout_s=60, show=self._progress, asked=asked).line)
+        self._say(campaign.report())
+
+    def _addresses(self, fleet: Fleet, house: House) -> None:
+        found = fleet.addresses
+        self._say("")
+        self._say(f"panel   {found.panel}   (a lost password: manage.py reset_password operator)")
+        self._say(f"API     {found.api}   token in {fleet.token_path}")
+        password = house.password("FLOWER_PASSWORD")
+        self._say(f"Flower  {found.flower}   user {FLOWER_USER}, password {password}")
+        self._say(f"data and logs in {house.var_dir}; Ctrl-C stops everything")
+
+    # ── demo ─────────────────────────────────────────────────────────────────────────────────
+
+    def _demo(self, messages: int, asked: threading.Event) -> None:
+        if messages < 1:
+            raise CommandError("--messages must be at least 1")
+        base = TOP / "var"
+        base.mkdir(exist_ok=True)
+        var_dir = Path(tempfile.mkdtemp(prefix="demo-", dir=base))
+        self._banner("lab")
+        began = time.monotonic()
+        with Fleet(House(var_dir, "lab"), say=self._say) as fleet:
+            campaign = Campaign(fleet, messages=messages, label="demo")
+            for accepted in campaign.send():
+                self._show(f"accepted {accepted} of {messages}")
+                if asked.is_set():
+                    break
+            timeout_s = DEMO_BASE_S + messages * DEMO_PER_MESSAGE_S
+            tally = campaign.follow(timeout_s=timeout_s, show=self._progress, asked=asked)
+            self._say(campaign.report())
+        good = tally.unaccounted == 0 and tally.duplicated == 0 and tally.accepted == messages
+        if good:
+            shutil.rmtree(var_dir, ignore_errors=True)
+        else:
+            self._say(f"data and logs are kept in {var_dir}")
+        self._say(f"{time.monotonic() - began:.1f} s in all")
+        self.stdout.write(f"demo: {tally.line}")
+        if not good:
+            sys.exit(1)
+
+    # ── words ────────────────────────────────────────────────────────────────────────────────
+
+    def _banner(self, mode: str) -> None:
+        if mode == "lab":
+            self._say("Postfleet, mode lab: nothing leaves this machine")
+        else:
+            self._say("Postfleet, mode live: mail is sent to the real world")
+
+    def _say(self, text: str) -> None:
+        if self.stdout.isatty():
+            self.stdout.write("\r\033[K", ending="")
+        self.stdout.write(text)
+        self.stdout.flush()
+
+    def _show(self, text: str) -> None:
+        """Show progress in place where a person watches; in a log, now and then."""
+        if self.stdout.isatty():
+            self.stdout.write(f"\r\033[K{text}", ending="")
+            self.stdout.flush()
+        elif time.monotonic() - self._shown_at > 5:
+            self._shown_at = time.monotonic()
+            self._say(text)
+
+    _shown_at = float("-inf")
+
+    def _progress(self, tally: Tally) -> None:
+        self._show(
+            f"accepted {tally.accepted}, delivered {tally.delivered}, "
+            f"bounced {tally.bounced}, queued {tally.queued}"
+        )

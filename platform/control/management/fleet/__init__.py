@@ -1,0 +1,1 @@
+"""Starting the whole product on one machine: what runs, in what order, and the first campaign."""

@@ -1,0 +1,262 @@
+"""Start the product whole on one machine: stack, lab, panel and API, workers, beat, Flower.
+
+Gives    Fleet: start(), stop(), the addresses to look at; use it as a context manager
+Takes    a House; where output for people goes
+Raises   FleetError, with the log to read, when something does not come up
+Follows  design.md section 7 (processes)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from control.management.fleet.house import TOP, FleetError, House
+from embedded.errors import EmbeddedError
+from embedded.stack import Stack
+from embedded.supervise import Supervisor
+from mailio.shaper import RedisShaper
+
+WEB_PORT = 8025
+FLOWER_PORT = 8555
+SEARCHED_PORTS = 200
+WORKER_THREADS = 8
+WEB_THREADS = 16
+READY_S = 60.0
+FLOWER_USER = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where to look."""
+
+    panel: str
+    api: str
+    flower: str
+    lab_control_port: int
+
+
+class Fleet:
+    """Everything, as children of this process: they end when it does, however it ends."""
+
+    def __init__(self, house: House, *, say: Callable[[str], None]) -> None:
+        self._house = house
+        self._say = say
+        self._logs = house.var_dir / "log"
+        self._stack = Stack(house.var_dir, os.environ, say=say)
+        self._lab = Supervisor(self._logs, say=say)
+        self._processes = Supervisor(self._logs, say=say, stop_in_order=False)
+        self.environment: dict[str, str] = {}
+        self.addresses = Addresses("", "", "", 0)
+
+    def start(self) -> None:
+        """Start all; return when the API answers."""
+        began = time.monotonic()
+        try:
+            urls = self._stack.start()
+            self._mark_born(urls["REDIS_URL"])
+            lab = self._start_lab() if self._house.mode == "lab" else {}
+            web_port = _free_port(WEB_PORT)
+            flower_port = _free_port(FLOWER_PORT)
+            web = f"http://127.0.0.1:{web_port}"
+            self.environment = self._house.environment({**urls, **lab, "PUBLIC_URL": web})
+            self._house.write_environment(self.environment)
+            self.addresses = Addresses(
+                panel=f"{web}/admin/",
+                api=f"{web}/api/v2",
+                flower=f"http://127.0.0.1:{flower_port}/",
+                lab_control_port=int(lab.get("LAB_CONTROL_PORT", "0")),
+            )
+            self.manage("migrate", "--verbosity", "0")
+            self.manage("seed", *(["--lab"] if self._house.mode == "lab" else []))
+            self._add_processes(web_port, flower_port)
+            self._processes.start()
+        except EmbeddedError as exc:
+            self.stop()
+            raise FleetError(str(exc)) from exc
+        except BaseException:
+            self.stop()
+            raise
+        self._say(f"all up after {time.monotonic() - began:.1f} s")
+
+    def stop(self) -> None:
+        """Stop all: who delivers first, the stores last."""
+        self._processes.stop()
+        self._lab.stop()
+        self._stack.stop()
+
+    @property
+    def token_path(self) -> Path:
+        """Where seeding left the API token of this machine's own use."""
+        return self._house.var_dir / "api-token"
+
+    def pids(self) -> dict[str, int]:
+        """Return our processes by name."""
+        return self._processes.pids()
+
+    def manage(self, *arguments: str) -> str:
+        """Run a management command against this installation; pass its words on."""
+        done = subprocess.run(  # noqa: S603  our own interpreter and command
+            [sys.executable, "manage.py", *arguments],
+            cwd=TOP,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        if done.returncode:
+            raise FleetError(f"manage.py {arguments[0]} failed:\n{done.stderr.strip()[-2000:]}")
+        if done.stdout.strip():
+            self._say(done.stdout.strip())
+        return done.stdout
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _mark_born(self, redis_url: str) -> None:
+        """Tell a store we have just made that nobody can hold a slot of it (mailio.shaper)."""
+        mark = self._house.var_dir / "run" / "shaper-born"
+        if mark.exists():
+            return
+
+        async def tell() -> None:
+            shaper = RedisShaper(redis_url)
+            try:
+                await shaper.mark_born()
+            finally:
+                await shaper.close()
+
+        asyncio.run(tell())
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+
+    # ── parts ────────────────────────────────────────────────────────────────────────────────
+
+    def _start_lab(self) -> dict[str, str]:
+        """Start the fake internet and return what the product needs to find it."""
+        ports = {name: _free_port(start) for name, start in _LAB_PORTS.items()}
+        argv = [sys.executable, "-m", "lab", "--dir", str(self._house.var_dir / "lab")]
+        for name, port in ports.items():
+            argv += [f"--{name}-port", str(port)]
+        health = f"http://127.0.0.1:{ports['control']}/health"
+        self._lab.add(
+            "lab",
+            argv,
+            self._house.environment({}),
+            cwd=TOP,
+            ready=lambda: answers(health),
+            ready_timeout_s=READY_S,
+        )
+        self._lab.start()
+        return {
+            "SMTP_PORT": str(ports["smtp"]),
+            "DNS_RESOLVER": f"127.0.0.1:{ports['dns']}",
+            "LAB_CONTROL_PORT": str(ports["control"]),
+        }
+
+    def _add_processes(self, web_port: int, flower_port: int) -> None:
+        web = [
+            *("-m", "gunicorn", "control.wsgi:application"),
+            *("--bind", f"127.0.0.1:{web_port}"),
+            *("--worker-class", "gthread", "--workers", "1", "--threads", str(WEB_THREADS)),
+            *("--graceful-timeout", "10", "--log-level", "warning"),
+        ]
+        health = f"http://127.0.0.1:{web_port}/health"
+        self._add("web", web, ready=lambda: answers(health))
+        node = self.environment.get("NODE", "") or socket.gethostname().split(".")[0].lower()
+        for name, kind in self._workers():
+            argv = [
+                *("-m", "celery", "-A", "workers.app", "worker", "-n", f"{name}@{node}"),
+                *("-P", "threads", "-c", str(WORKER_THREADS), "-E"),
+                *("-l", "INFO", "--without-gossip", "--without-mingle"),
+            ]
+            self._add(name, argv, {"WORKER_KIND": kind}, stop_timeout_s=40.0)
+        schedule = self._house.var_dir / "run" / "beat"
+        beat = ["-m", "celery", "-A", "workers.app", "beat", "-s", str(schedule), "-l", "WARNING"]
+        self._add("beat", [*beat, "--pidfile="])
+        flower = [
+            *("-m", "celery", "-A", "workers.app", "flower", "--address=127.0.0.1"),
+            f"--port={flower_port}",
+        ]
+        auth = f"{FLOWER_USER}:{self._house.password('FLOWER_PASSWORD')}"
+        # By the environment, not the command line, which every user of the machine can read.
+        self._add("flower", flower, {"FLOWER_BASIC_AUTH": auth})
+
+    @staticmethod
+    def _workers() -> list[tuple[str, str]]:
+        """One delivery process per core, one of each other kind."""
+        delivery = [(f"delivery{n}", "delivery") for n in range(1, (os.cpu_count() or 1) + 1)]
+        return [("priority", "priority"), *delivery, ("event", "event"), ("upkeep", "upkeep")]
+
+    def _add(
+        self,
+        name: str,
+        argv: Sequence[str],
+        extra: Mapping[str, str] | None = None,
+        *,
+        ready: Callable[[], bool] | None = None,
+        stop_timeout_s: float = 15.0,
+    ) -> None:
+        self._processes.add(
+            name,
+            [sys.executable, *argv],
+            {**self.environment, **(extra or {})},
+            cwd=TOP,
+            ready=ready,
+            ready_timeout_s=READY_S,
+            stop_timeout_s=stop_timeout_s,
+        )
+
+
+_LAB_PORTS = {"smtp": 10025, "dns": 10053, "control": 10080}
+
+
+def answers(url: str) -> bool:
+    """Whether an HTTP address says 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310  loopback http
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _free_port(first: int) -> int:
+    """Return the first free loopback port from `first` on, so that two can run side by side."""
+    for port in range(first, first + SEARCHED_PORTS):
+        try:
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                with socket.socket(socket.AF_INET, kind) as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return port
+    raise FleetError(f"no free port between {first} and {first + SEARCHED_PORTS}")
+
+
+def read_token(path: Path) -> str:
+    """Return the API token that seeding left for this machine's own use."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as exc:
+        raise FleetError(f"{path}: {exc.strerror}") from exc

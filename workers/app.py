@@ -1,0 +1,50 @@
+"""The Celery application: queues from the topology, life of the process from its signals.
+
+One process is one kind (`WORKER_KIND`): priority, delivery, event or upkeep. Which queues it
+reads follows from kind and node. There is no logic here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+from celery import Celery, signals
+
+from mailio import settings as process_settings
+from mailio.broker import beat_schedule, celery_config
+from workers import runtime
+
+app = Celery("postfleet", include=["workers.tasks"])
+if os.environ.get("BROKER_URL"):
+    _settings = process_settings.load()
+    app.conf.update(celery_config(_settings, kind=os.environ.get("WORKER_KIND", "")))
+    app.conf.beat_schedule = beat_schedule(_settings.node)
+
+
+@signals.setup_logging.connect
+def _log_as_we_do(**_: Any) -> None:
+    runtime.set_up_logging(os.environ.get("LOG_LEVEL", "INFO"))
+
+
+@signals.worker_init.connect
+def _start(**_: Any) -> None:
+    runtime.start(os.environ.get("WORKER_KIND", "delivery"), app)
+
+
+@signals.worker_shutdown.connect
+def _stop(**_: Any) -> None:
+    runtime.stop()
+
+
+@signals.beat_init.connect
+def _let_beat_end(**_: Any) -> None:
+    """Celery 5.7's own handler saves the schedule and goes on; a stop must end it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)

@@ -1,0 +1,343 @@
+"""The composition root: settings and adapters become the ports of this process, once.
+
+Gives    start, stop (called by Celery's signals); delivery, routing, consumers, upkeep (what a
+         task may ask of its process); set_up_logging
+Takes    the kind of the process: priority, delivery, event, upkeep
+Raises   at start: SettingsError, StoreUnavailable, NoPolicy; a process that cannot work must not
+         pretend to. Later: RuntimeError when a task reaches a process of another kind
+
+Deliveries run on one engine thread with a uvloop of its own, under Celery's threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import uvloop
+from celery import Celery
+
+from mailio import settings as process_settings
+from mailio.broker import CeleryBells
+from mailio.clock import LedgerClock
+from mailio.dns import DnsResolver
+from mailio.journal import FileJournal
+from mailio.ledger.delivery import PgLedger
+from mailio.ledger.outbox import PgOutbox
+from mailio.ledger.upkeep import LedgerUpkeep
+from mailio.logs import set_up_logging as set_up_logging
+from mailio.notices import RING_CHANNEL, Listener
+from mailio.settings import Settings
+from mailio.shaper import RedisShaper
+from mailio.shelves import JournalDirectory, SegmentDirectory
+from mailio.smtp import SmtpConnector, Timeouts
+from mailio.spool.segments import SegmentSpool
+from mailio.stats import open_statistics
+from mailio.stoplist import PgStopList
+from mailio.vault import PgVault, token_ring
+from workers.engines.apply_events import ApplyPorts, apply
+from workers.engines.context import DeliverPorts, Limits
+from workers.engines.drain import Dispatcher
+from workers.engines.lease import Lease
+from workers.engines.ring import Ringer
+from workers.engines.route import RETRY_DNS_LAB_S, RETRY_DNS_S, route_domains
+from workers.engines.settle import Rules, Settler
+from workers.engines.upkeep import UpkeepPorts, check, expire, reap, sweep
+from workers.policy_cache import PolicyCache
+
+WAIT_S = 5.0
+STOP_S = 30.0
+SIGNERS = 2
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """A thread with an event loop. A loop of ours that breaks ends the process: the supervisor
+    starts it again and the journal tells what was open."""
+
+    def __init__(self) -> None:
+        self.loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def submit(self, work: Coroutine[Any, Any, Any], *, wait_s: float) -> None:
+        """Start work and wait for it a little; it goes on if it takes longer."""
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            future.result(timeout=wait_s)
+        except concurrent.futures.TimeoutError:
+            future.add_done_callback(_report)
+
+    def call(self, work: Coroutine[Any, Any, Any], *, timeout_s: float = STOP_S) -> Any:
+        """Run work to its end and return what it gives."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=timeout_s)
+
+    def keep(self, work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
+        """Start a loop that must never end by itself."""
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        future.add_done_callback(_end_if_broken)
+        return future
+
+    def stop(self) -> None:
+        """End the thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(timeout=5)
+
+
+def _report(future: concurrent.futures.Future[Any]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        log.error("work outlived its task and failed", exc_info=error)
+
+
+def _end_if_broken(future: concurrent.futures.Future[Any]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        log.critical("a loop of the engine broke; this process ends", exc_info=error)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Process:
+    """What every kind of process has: settings, policy, and what must be closed at the end."""
+
+    def __init__(self, kind: str, settings: Settings, celery: Celery) -> None:
+        self.kind = kind
+        self.settings = settings
+        self.name = f"{settings.node}-{kind}-{os.getpid()}-{int(time.time())}"
+        self.policy = PolicyCache.start(settings, process=self.name)
+        self.celery = celery
+        self._closers: list[Callable[[], object]] = [self.policy.stop]
+
+    def closing(self, close: Callable[[], object]) -> None:
+        """Call this at the end, the last first."""
+        self._closers.append(close)
+
+    def stop(self) -> None:
+        """Close everything."""
+        for close in reversed(self._closers):
+            try:
+                close()
+            except Exception:
+                # The plane's edge: one thing that will not close must not keep the others open.
+                log.exception("not closed cleanly")
+
+
+class EventProcess(Process):
+    """Applies the outbox. Plain threads, no engine."""
+
+    def __init__(self, kind: str, settings: Settings, celery: Celery) -> None:
+        super().__init__(kind, settings, celery)
+        statistics = open_statistics(settings.clickhouse_url)
+        statistics.migrate()
+        outbox = PgOutbox(settings.database_url)
+        stop_list = PgStopList(settings.database_url)
+        self._ports = ApplyPorts(outbox=outbox, statistics=statistics, stop_list=stop_list)
+        for adapter in (statistics, outbox, stop_list):
+            self.closing(adapter.close)
+
+    def apply(self, consumer: str) -> int:
+        """Bring one consumer of the outbox up to date; return how many events it took."""
+        return apply(consumer, self._ports)
+
+
+class EngineProcess(Process):
+    """A process with an engine thread, a lease and a journal: delivery, routing, upkeep."""
+
+    def __init__(self, kind: str, settings: Settings, celery: Celery) -> None:
+        super().__init__(kind, settings, celery)
+        self.engine = Engine()
+        self.closing(self.engine.stop)
+        self._journal = FileJournal(settings.journal_dir, self.name)
+        self._journal.start()
+        self.closing(self._journal.stop)
+        self.spool = SegmentSpool(settings.spool_dir)
+        self.closing(self.spool.close)
+        self.clock = LedgerClock()
+        self.ports = self.engine.call(self._ports())
+        self.engine.call(self.ports.lease.open())
+        self.closing(lambda: self.engine.call(self.ports.lease.close()))
+        self._keep(self.ports.lease.keep())
+
+    def _keep(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a loop until the end."""
+        future = self.engine.keep(work)
+        self.closing(future.cancel)
+
+    def submit(self, work: Coroutine[Any, Any, Any], *, wait_s: float) -> None:
+        """Start work on the engine; see Engine.submit."""
+        self.engine.submit(work, wait_s=wait_s)
+
+    async def _ports(self) -> DeliverPorts:
+        """Build on the loop: some adapters bind to it."""
+        settings = self.settings
+        ledger = PgLedger(settings.database_url, clock=self.clock)
+        shaper = RedisShaper(settings.redis_url)
+        vault = PgVault(settings.database_url, settings.secret_keys)
+        bells = CeleryBells(self.celery)
+        signers = ThreadPoolExecutor(SIGNERS, thread_name_prefix="sign")
+        self.closing(ledger.close)
+        self.closing(vault.close)
+        self.closing(bells.close)
+        self.closing(signers.shutdown)
+        self.closing(lambda: self.engine.call(shaper.close()))
+        return DeliverPorts(
+            policy=self.policy,
+            clock=self.clock,
+            ledger=ledger,
+            spool=self.spool,
+            journal=self._journal,
+            resolver=DnsResolver(settings.resolver, confine_to_loopback=settings.is_lab),
+            connector=SmtpConnector(_timeouts(settings), confine_to_loopback=settings.is_lab),
+            shaper=shaper,
+            bells=bells,
+            vault=vault,
+            lease=Lease(
+                ledger,
+                self.clock,
+                node=settings.node,
+                process=self.name,
+                journal=self.name,
+            ),
+            signers=signers,
+            token_ring=token_ring(settings.secret_keys),
+            draw=random.random,
+            node=settings.node,
+            smtp_port=settings.smtp_port,
+            limits=Limits(connections=settings.connections_per_process),
+        )
+
+
+class DeliveryProcess(EngineProcess):
+    """Drains, settles, rings and routes."""
+
+    def __init__(self, kind: str, settings: Settings, celery: Celery) -> None:
+        super().__init__(kind, settings, celery)
+        settler = Settler(self.ports)
+        self.dispatcher = Dispatcher(self.ports, settler)
+        self._ringer = Ringer(self.ports)
+        self._rules = settler.rules
+        self._keep(settler.run())
+        self._keep(self.dispatcher.run())
+        self._keep(self._ringer.run())
+        self.closing(lambda: self.engine.call(self.dispatcher.stop()))
+        wake = Listener(settings.redis_url, RING_CHANNEL, self._wake)
+        self.closing(wake.stop)
+
+    def _wake(self, _notice: str) -> None:
+        self.engine.loop.call_soon_threadsafe(self._ringer.wake)
+
+    async def route(self) -> int:
+        """One turn of routing."""
+        retry_s = RETRY_DNS_LAB_S if self.settings.is_lab else RETRY_DNS_S
+        return await route_domains(self.ports, self._rules, retry_s=retry_s)
+
+
+class UpkeepProcess(EngineProcess):
+    """Does the chores of its node."""
+
+    def __init__(self, kind: str, settings: Settings, celery: Celery) -> None:
+        super().__init__(kind, settings, celery)
+        chores = LedgerUpkeep(settings.database_url)
+        self.closing(chores.close)
+        self._upkeep = UpkeepPorts(
+            deliver=self.ports,
+            chores=chores,
+            journals=JournalDirectory(settings.journal_dir),
+            spool=SegmentDirectory(self.spool),
+            rules=Rules(self.policy),
+        )
+
+    async def expire(self) -> int:
+        """End what has outlived its lifetime."""
+        return await expire(self._upkeep)
+
+    async def reap(self) -> int:
+        """Take back what the dead held."""
+        return await reap(self._upkeep)
+
+    async def sweep(self) -> int:
+        """Delete what nobody needs."""
+        return await sweep(self._upkeep)
+
+    async def check(self) -> int:
+        """Count again."""
+        return await check(self._upkeep)
+
+
+KINDS: dict[str, type[Process]] = {
+    "priority": DeliveryProcess,
+    "delivery": DeliveryProcess,
+    "event": EventProcess,
+    "upkeep": UpkeepProcess,
+}
+_current: Process | None = None
+
+
+def start(kind: str, celery: Celery) -> None:
+    """Make this process what `kind` says."""
+    global _current
+    found = KINDS.get(kind)
+    if found is None:
+        raise process_settings.SettingsError(f"WORKER_KIND: {kind!r} is none of {sorted(KINDS)}")
+    _current = found(kind, process_settings.load(), celery)
+    log.info("ready", extra={"kind": kind, "life": _current.name})
+
+
+def stop() -> None:
+    """Finish what is on the wire, give back the rest, close."""
+    global _current
+    process, _current = _current, None
+    if process is not None:
+        process.stop()
+
+
+def delivery() -> DeliveryProcess:
+    """Return this process as one that delivers."""
+    if isinstance(_current, DeliveryProcess):
+        return _current
+    raise RuntimeError("this process does not deliver")
+
+
+def consumers() -> EventProcess:
+    """Return this process as one that applies events."""
+    if isinstance(_current, EventProcess):
+        return _current
+    raise RuntimeError("this process applies no events")
+
+
+def upkeep() -> UpkeepProcess:
+    """Return this process as one that does upkeep."""
+    if isinstance(_current, UpkeepProcess):
+        return _current
+    raise RuntimeError("this process does no upkeep")
+
+
+# The servers of the lab answer at once or never: nobody there is worth ten minutes of patience.
+LAB_TIMEOUTS = Timeouts(
+    connect_s=5.0,
+    tls_s=5.0,
+    greeting_s=10.0,
+    mail_s=10.0,
+    rcpt_s=10.0,
+    data_s=10.0,
+    block_s=20.0,
+    dot_s=30.0,
+    quit_s=1.0,
+)
+
+
+def _timeouts(settings: Settings) -> Timeouts:
+    """RFC 5321's patience; seconds in the lab."""
+    return LAB_TIMEOUTS if settings.is_lab else Timeouts()

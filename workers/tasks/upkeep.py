@@ -1,0 +1,37 @@
+"""`upkeep.*`: the chores that keep queue, spool and outbox clean. Beat rings for them."""
+
+from mailcore.bells import UpkeepBell
+from workers.app import app
+from workers.runtime import WAIT_S, upkeep
+
+
+@app.task(name="upkeep.expire", acks_late=True, ignore_result=True)
+def expire(payload: str) -> None:
+    """End what has outlived its lifetime, and what an unknown outcome's rule says."""
+    UpkeepBell.from_json(payload)
+    process = upkeep()
+    process.submit(process.expire(), wait_s=WAIT_S)
+
+
+@app.task(name="upkeep.reap", acks_late=True, ignore_result=True)
+def reap(payload: str) -> None:
+    """Take back what dead processes of this node held."""
+    UpkeepBell.from_json(payload)
+    process = upkeep()
+    process.submit(process.reap(), wait_s=WAIT_S)
+
+
+@app.task(name="upkeep.sweep", acks_late=True, ignore_result=True)
+def sweep(payload: str) -> None:
+    """Delete content no row points at, and rows of side tables nobody asks for."""
+    UpkeepBell.from_json(payload)
+    process = upkeep()
+    process.submit(process.sweep(), wait_s=WAIT_S)
+
+
+@app.task(name="upkeep.check", acks_late=True, ignore_result=True)
+def check(payload: str) -> None:
+    """Count the lanes again and mend what differs."""
+    UpkeepBell.from_json(payload)
+    process = upkeep()
+    process.submit(process.check(), wait_s=WAIT_S)
