@@ -48,13 +48,15 @@ class AccessRule:
     """Who may do what with a model's rows.
 
     `account_path` is the look-up that leads from a row to the account it belongs to ("account_id",
-    "accounts"); empty: account users never see it.
+    "accounts"); empty: account users never see it. `master_row` names an attribute that is true of
+    rows which only a master may write.
     """
 
     admin: frozenset[Verb] = ALL
     master: frozenset[Verb] = ALL
     account_user: frozenset[Verb] = NONE
     account_path: str = ""
+    master_row: str = ""
 
 
 READ_ONLY = AccessRule(admin=READ, master=READ)
@@ -160,8 +162,13 @@ def can(actor: Actor, verb: Verb, target: models.Model | type[models.Model]) -> 
     rule = rule_of(model)
     if not _allowed(actor, rule, verb):
         return False
-    if isinstance(target, type) or target.pk is None or actor.is_admin:
-        return isinstance(target, type) or actor.is_admin or _is_own(actor, rule, target)
+    if isinstance(target, type):
+        return True
+    if actor.is_admin:
+        is_guarded = bool(rule.master_row) and bool(getattr(target, rule.master_row))
+        return actor.is_master or verb is Verb.VIEW or not is_guarded
+    if target.pk is None:
+        return _is_own(actor, rule, target)
     manager = model._default_manager
     return scope(actor, manager.filter(pk=target.pk)).exists()
 

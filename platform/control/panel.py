@@ -112,7 +112,7 @@ class PanelAdmin(ModelAdmin):
 class ReadOnlyAdmin(PanelAdmin):
     """A page to look at. Whatever the model's rule says, nothing is written through it."""
 
-    actions = None
+    actions: Any = None
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -142,8 +142,9 @@ X_FRAME_OPTIONS = "DENY"
 # --- files, API, logs -----------------------------------------------------------------------------
 
 STATIC_URL = "static/"
-STATIC_ROOT = Path(ENVIRONMENT.variables.get("VAR_DIR", "var")).absolute() / "static"
-WHITENOISE_USE_FINDERS = True  # no collectstatic step before `make run`
+# Served from the packages themselves: there is no collectstatic step that could be forgotten.
+STATIC_ROOT = None
+WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024
 REST_FRAMEWORK = {

@@ -108,7 +108,7 @@ class UserManager(BaseUserManager["User"]):
 class User(AbstractBaseUser, PolicyModel):
     """A person: an administrator (no account), or an account user."""
 
-    access = AccessRule(admin=READ, account_user=READ, account_path="account")
+    access = AccessRule(account_user=READ, account_path="account", master_row="is_staff")
     affects_policy = False
     unaudited = frozenset({"password", "last_login"})
 

@@ -11,7 +11,7 @@ from control.access import Actor
 from control.accounts.models import User
 from control.accounts.services import draw_password, set_password
 from control.management.commands.seed import OPERATOR
-from control.management.needs import stores
+from control.needs import stores
 
 
 class Command(BaseCommand):

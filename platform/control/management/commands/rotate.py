@@ -13,7 +13,7 @@ from django.db import transaction
 from control.access import Actor
 from control.audit.choices import Action
 from control.audit.models import AuditEntry
-from control.management.needs import stores
+from control.needs import stores
 from control.secrets import key_ring, rotate_secrets
 from mailio.vault import VaultError
 

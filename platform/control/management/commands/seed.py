@@ -19,7 +19,7 @@ from control.access import Actor, ApiScope
 from control.accounts.models import Account, ApiToken, User
 from control.accounts.services import create_operator, issue_token, seal_token
 from control.audit.changes import policy_change
-from control.management.needs import stores
+from control.needs import stores
 from control.policy.models import PolicyRevision
 from control.policy.publisher import publish
 from control.policy.system_rows import create_system_rows

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from control.access import Actor
-from control.management.needs import stores
+from control.needs import stores
 from control.policy.models import PolicyRevision
 from control.policy.publisher import activate, publish, unpin
 from control.policy.selectors import fleet_state

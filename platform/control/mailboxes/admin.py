@@ -1,0 +1,73 @@
+"""Pages of mailboxes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from control.admin_base import PolicyAdmin, VersionedForm, change_of
+from control.audit.choices import Action
+from control.mailboxes import services
+from control.mailboxes.models import Mailbox
+
+
+class MailboxForm(VersionedForm):
+    """A mailbox; its password can be set, never seen."""
+
+    new_password = forms.CharField(
+        label=_("Password"),
+        required=False,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+        help_text=_("Stored sealed. Empty: it stays as it is."),
+    )
+
+    def clean_new_password(self) -> str:
+        """A new mailbox needs a password."""
+        password: str = self.cleaned_data["new_password"]
+        if not password and self.instance.pk is None:
+            raise ValidationError(_("Give the mailbox's password."))
+        return password
+
+
+@admin.register(Mailbox)
+class MailboxAdmin(PolicyAdmin):
+    """Mailboxes that are read for bounces, complaints and replies."""
+
+    form = MailboxForm
+    list_display = ("id", "name", "purpose", "protocol", "host", "login", "account", "is_active")
+    list_display_links = ("id", "name")
+    list_filter = ("purpose", "protocol", "is_active")
+    list_select_related = ("account",)
+    search_fields = ("name", "host", "login")
+    autocomplete_fields = ("account",)
+    fields = (
+        "name",
+        "account",
+        "purpose",
+        ("protocol", "host", "port", "tls"),
+        ("login", "new_password"),
+        "folder",
+        ("poll_interval_s", "deletes_after_reading"),
+        "is_active",
+    )
+
+    def create_row(self, request: HttpRequest, obj: Any, form: Any) -> None:
+        obj.secret_ref = services.new_secret_ref()
+        super().create_row(request, obj, form)
+        services.store_password(obj, form.cleaned_data["new_password"])
+
+    def update_row(self, request: HttpRequest, obj: Any, form: Any) -> None:
+        super().update_row(request, obj, form)
+        if password := form.cleaned_data["new_password"]:
+            services.store_password(obj, password)
+            change_of(request).note(Action.REPLACED, obj, after={"password": "set"})
+
+    def remove_row(self, request: HttpRequest, obj: Any) -> None:
+        services.forget_password(obj)
+        super().remove_row(request, obj)

@@ -1,0 +1,62 @@
+"""Pages of nodes and sources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from control.admin_base import PolicyAdmin, PolicyInline
+from control.nodes.models import Node, Source
+
+
+class SourceInline(PolicyInline):
+    model = Source
+    fields = ("address", "ehlo_name", "is_active")
+
+
+@admin.register(Node)
+class NodeAdmin(PolicyAdmin):
+    """Hosts of the fleet."""
+
+    list_display = ("id", "name", "host", "access_protocol")
+    list_display_links = ("id", "name")
+    list_filter = ("access_protocol",)
+    search_fields = ("name", "host")
+    inlines = (SourceInline,)
+    fieldsets = (
+        (None, {"fields": ("name", "host", "install_dir")}),
+        (_("Access"), {"fields": ("access_protocol", "ssh_user", "ssh_key")}),
+        (
+            _("Send module"),
+            {
+                "fields": (
+                    "spool_retention_s",
+                    "dns_timeout_s",
+                    "dns_cache_max_s",
+                    "connect_timeout_s",
+                    "fbl_header",
+                    "admin_email",
+                    "logs_replies",
+                )
+            },
+        ),
+    )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """A node's name is in the names of its queues: it stays."""
+        fields = super().get_readonly_fields(request, obj)
+        return fields if obj is None else ("name", *fields)
+
+
+@admin.register(Source)
+class SourceAdmin(PolicyAdmin):
+    """Addresses that mail is sent from."""
+
+    list_display = ("id", "address", "ehlo_name", "node", "is_active")
+    list_display_links = ("id", "address")
+    list_filter = ("is_active", "node")
+    list_select_related = ("node",)
+    search_fields = ("address", "ehlo_name")

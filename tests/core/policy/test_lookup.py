@@ -1,0 +1,106 @@
+"""What the policy says in one case: default < ISP < sender < source."""
+
+from dataclasses import replace
+
+import pytest
+
+from mailcore.policy import lookup, model
+
+STRATEGIES = {
+    number: model.Strategy(number, name, number, 1, 1, 60.0)
+    for number, name in enumerate(("default", "isp", "sender", "sender at isp", "source"), start=1)
+}
+SENDER = model.Sender(id=1, name="s", account_ids=(1,), pool_id=1, strategy_id=0, default_rule_id=0)
+POLICY = model.PolicySnapshot(
+    revision=1,
+    senders={1: SENDER},
+    pools={1: model.Pool(1, "p", (model.PoolMember(1, 100), model.PoolMember(2, 0)))},
+    sources={
+        1: model.Source(1, "n1", "192.0.2.1", "a.test"),
+        2: model.Source(2, "n1", "192.0.2.2", "b.test"),
+        3: model.Source(3, "n2", "192.0.2.3", "c.test"),
+    },
+    isps={5: model.Isp(5, "i", ("i.test",))},
+    strategies=STRATEGIES,
+    sending_domains={"acme.test": model.SendingDomain(1, "acme.test", (1,), "b.acme.test")},
+    default_strategy_id=1,
+)
+
+
+def chosen(policy: model.PolicySnapshot, *, isp_id: int = 5, sender_id: int = 1) -> str:
+    return lookup.strategy_for(policy, sender_id=sender_id, isp_id=isp_id, source_id=1).name
+
+
+def test_each_level_beats_the_ones_before_it() -> None:
+    policy = POLICY
+    assert chosen(policy) == "default"
+    policy = replace(policy, isps={5: replace(policy.isps[5], strategy_id=2)})
+    assert chosen(policy) == "isp"
+    assert chosen(policy, isp_id=0) == "default"
+    policy = replace(policy, senders={1: replace(SENDER, strategy_id=3)})
+    assert chosen(policy) == "sender"
+    policy = replace(policy, senders={1: replace(SENDER, strategy_id=3, isp_strategies=((5, 4),))})
+    assert chosen(policy) == "sender at isp"
+    assert chosen(policy, isp_id=0) == "sender"
+    pool = model.Pool(1, "p", (model.PoolMember(1, 100, 5),))
+    assert chosen(replace(policy, pools={1: pool})) == "source"
+
+
+def test_what_is_in_no_row_falls_back_to_the_reference_s_60_in_60() -> None:
+    empty = model.PolicySnapshot(revision=1)
+    assert lookup.rate_for(empty, sender_id=9, isp_id=9, source_id=9) == (60, 60.0)
+    assert chosen(POLICY, sender_id=9) == "default"
+
+
+def test_the_rate_is_what_the_strategy_makes_of_an_interval() -> None:
+    fast = replace(POLICY, senders={1: replace(SENDER, strategy_id=3)})
+    assert lookup.rate_for(fast, sender_id=1, isp_id=5, source_id=1) == (3, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("sender_domain", "header_from", "expected"),
+    [
+        ("", "acme.test", "b.acme.test"),
+        ("r.test", "acme.test", "r.test"),
+        ("", "unknown.test", ""),
+    ],
+)
+def test_the_sender_s_return_path_domain_beats_the_sending_domain_s(
+    sender_domain: str, header_from: str, expected: str
+) -> None:
+    policy = replace(POLICY, senders={1: replace(SENDER, return_path_domain=sender_domain)})
+    found = lookup.return_path_domain(policy, sender_id=1, header_from=header_from)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("account_id", "domain", "is_allowed"),
+    [
+        (1, "acme.test", True),
+        (1, "ACME.test", True),
+        (2, "acme.test", False),
+        (1, "sub.acme.test", False),
+        (1, "notacme.test", False),
+        (1, "test", False),
+    ],
+)
+def test_an_account_sends_from_the_domains_listed_for_it_and_no_other(
+    account_id: int, domain: str, is_allowed: bool
+) -> None:
+    assert lookup.may_use_domain(POLICY, account_id=account_id, domain=domain) is is_allowed
+
+
+def test_an_account_uses_the_senders_assigned_to_it() -> None:
+    assert lookup.may_use_sender(POLICY, account_id=1, sender_id=1)
+    assert not lookup.may_use_sender(POLICY, account_id=2, sender_id=1)
+    assert not lookup.may_use_sender(POLICY, account_id=1, sender_id=2)
+
+
+def test_the_sources_of_a_sender_on_a_node_are_the_active_ones_with_a_weight() -> None:
+    members = (model.PoolMember(1, 1), model.PoolMember(2, 0), model.PoolMember(3, 1))
+    policy = replace(POLICY, pools={1: model.Pool(1, "p", members)})
+    assert [s.id for s in lookup.sources_on_node(policy, sender_id=1, node="n1")] == [1]
+    assert [s.id for s in lookup.sources_on_node(policy, sender_id=1, node="n2")] == [3]
+    off = replace(policy, sources={1: replace(policy.sources[1], is_active=False)})
+    assert lookup.sources_on_node(off, sender_id=1, node="n1") == ()
+    assert lookup.sources_on_node(policy, sender_id=9, node="n1") == ()
