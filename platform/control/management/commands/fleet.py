@@ -21,6 +21,8 @@ from control.management.fleet.campaign import Campaign, Tally
 from control.management.fleet.house import TOP, FleetError, House
 from control.management.fleet.launch import FLOWER_USER, Fleet
 from embedded.signals import stop_signals
+from lab.client import LabError
+from mailcore.ports import StoreUnavailable
 
 FIRST_CAMPAIGN = 200
 DEMO_BASE_S = 120.0
@@ -50,7 +52,7 @@ class Command(BaseCommand):
                     self._run(options["mode"], options["var"], asked)
                 else:
                     self._demo(options["messages"], asked)
-        except FleetError as exc:
+        except (FleetError, StoreUnavailable, LabError) as exc:
             raise CommandError(str(exc)) from exc
         except KeyboardInterrupt:
             self.stdout.write("stopped")

@@ -26,7 +26,9 @@ from control.management.fleet.house import TOP, FleetError, House
 from embedded.errors import EmbeddedError
 from embedded.stack import Stack
 from embedded.supervise import Supervisor
+from mailcore.ports import StoreUnavailable
 from mailio.shaper import RedisShaper
+from mailio.stats import open_statistics
 
 WEB_PORT = 8025
 FLOWER_PORT = 8555
@@ -79,10 +81,11 @@ class Fleet:
                 lab_control_port=int(lab.get("LAB_CONTROL_PORT", "0")),
             )
             self.manage("migrate", "--verbosity", "0")
+            self._migrate_statistics()
             self.manage("seed", *(["--lab"] if self._house.mode == "lab" else []))
             self._add_processes(web_port, flower_port)
             self._processes.start()
-        except EmbeddedError as exc:
+        except (EmbeddedError, StoreUnavailable) as exc:
             self.stop()
             raise FleetError(str(exc)) from exc
         except BaseException:
@@ -133,6 +136,13 @@ class Fleet:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _migrate_statistics(self) -> None:
+        statistics = open_statistics(self.environment["CLICKHOUSE_URL"])
+        try:
+            statistics.migrate()
+        finally:
+            statistics.close()
 
     def _mark_born(self, redis_url: str) -> None:
         """Tell a store we have just made that nobody can hold a slot of it (mailio.shaper)."""
