@@ -1,6 +1,6 @@
 """What the statistics are made of: columns from events, and the minutes a batch touches.
 
-Gives    NUMBERS, TEXTS, NO_MESSAGE (columns of the table of events); lines_of, touched_minutes;
+Gives    NUMBERS, NO_MESSAGE (columns of the table of events); lines_of, touched_minutes;
          BUCKETS_PER_DOUBLING, bucket_value, quantile (histograms of times); stop_entry,
          stop_entries (which events put an address on its account's stop list)
 Takes    outbox bodies (events.encode_lines)
@@ -20,8 +20,7 @@ from mailcore.outcome import BounceClass, BounceType
 from mailcore.stoplist import StopCause, StopEntry
 
 NO_MESSAGE = "00000000-0000-0000-0000-000000000000"
-NUMBERS = tuple(f.name for f in fields(Event) if f.type in (int, "int"))
-TEXTS = tuple(f.name for f in fields(Event) if f.type not in (int, "int"))
+NUMBERS = frozenset(f.name for f in fields(Event) if f.type in (int, "int"))
 
 MINUTE_MS = 60_000
 BUCKETS_PER_DOUBLING = 4
@@ -95,9 +94,9 @@ def stop_entry(event: Event) -> StopEntry | None:
         cause = StopCause.HARD_BOUNCE if is_gone else None
     if cause is None or not (event.account_id and event.recipient_hash):
         return None
-    return StopEntry(
-        event.account_id, event.recipient_hash, event.recipient, cause, event.reply[:MAX_DETAIL]
-    )
+    # Servers say anything; a text of PostgreSQL holds all of it but NUL.
+    detail = event.reply[:MAX_DETAIL].replace("\0", "\ufffd")
+    return StopEntry(event.account_id, event.recipient_hash, event.recipient, cause, detail)
 
 
 def stop_entries(body: bytes) -> Sequence[StopEntry]:
@@ -108,9 +107,19 @@ def stop_entries(body: bytes) -> Sequence[StopEntry]:
     if not _KINDS.search(raw_lines(body)):
         return []
     try:
-        found = [entry for event in decode_lines(body) if (entry := stop_entry(event)) is not None]
+        events = decode_lines(body)
+        for event in events:
+            _check_types(event)
+        found = [entry for event in events if (entry := stop_entry(event)) is not None]
     except SchemaError:
         raise
     except (ValueError, TypeError, AttributeError) as exc:
         raise SchemaError(f"an event is damaged: {exc}") from exc
     return list({(e.account_id, e.recipient_hash): e for e in reversed(found)}.values())
+
+
+def _check_types(event: Event) -> None:
+    for name in ("account_id", "recipient_hash", "recipient", "reply"):
+        kind = int if name in NUMBERS else str
+        if type(getattr(event, name)) is not kind:
+            raise SchemaError(f"{name}: an event has a value of another type")

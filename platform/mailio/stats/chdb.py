@@ -44,13 +44,14 @@ class _LineBroken(Exception):
 class ChdbDriver:
     """Connections to the owner; as many as there are threads that ask at once."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, reply_s: float = REPLY_S) -> None:
         parts = urlsplit(url)
         options = parse_qs(parts.query, keep_blank_values=True)
         if parts.netloc or not parts.path or set(options) - {"database"}:
             raise ValueError("an address is chdb+unix:///path/of/the/socket?database=NAME")
         self._path = unquote(parts.path)
         self._database = options.get("database", ["default"])[-1] or "default"
+        self._reply_s = reply_s
         self._idle: list[socket.socket] = []
         self._lock = threading.Lock()
         self._is_closed = False
@@ -94,7 +95,7 @@ class ChdbDriver:
                 answer, result = _exchange(connection, frame, body)
             except TimeoutError as exc:
                 connection.close()
-                raise StoreUnavailable(STORE, f"no answer within {REPLY_S:.0f} s") from exc
+                raise StoreUnavailable(STORE, f"no answer within {self._reply_s:g} s") from exc
             except (OSError, ValueError, _LineBroken) as exc:
                 connection.close()
                 self._drop_idle()
@@ -130,7 +131,7 @@ class ChdbDriver:
         try:
             connection.settimeout(CONNECT_S)
             connection.connect(self._path)
-            connection.settimeout(REPLY_S)
+            connection.settimeout(self._reply_s)
         except OSError as exc:
             connection.close()
             raise StoreUnavailable(STORE, f"{self._path}: {exc}") from exc

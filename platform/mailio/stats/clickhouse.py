@@ -23,8 +23,9 @@ from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 
 from mailcore.errors import SchemaError
+from mailcore.events import FIELDS
 from mailcore.ports import StoreUnavailable
-from mailcore.stats import NO_MESSAGE, NUMBERS, TEXTS
+from mailcore.stats import NO_MESSAGE, NUMBERS
 from mailio.stats.driver import STORE, Fault, Row, insert_error
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ _PLAIN_VALUE = (TypeError, AttributeError, struct.error, UnicodeError, OverflowE
 class ClickhouseDriver:
     """Connections to a server; as many as there are threads that ask at once."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, reply_s: float = REPLY_S, connect_s: float = CONNECT_S) -> None:
         parts = urlsplit(url)
         if not parts.hostname or parts.query or parts.path.count("/") > 1:
             raise ValueError("an address is clickhouse://user:password@host:port/database")
@@ -50,9 +51,9 @@ class ClickhouseDriver:
             "user": unquote(parts.username or "default"),
             "password": unquote(parts.password or ""),
             "secure": is_tls,
-            "connect_timeout": CONNECT_S,
-            "send_receive_timeout": REPLY_S,
-            "sync_request_timeout": CONNECT_S,
+            "connect_timeout": connect_s,
+            "send_receive_timeout": reply_s,
+            "sync_request_timeout": connect_s,
             "client_name": "postfleet",
         }
         self._idle: list[Client] = []
@@ -145,21 +146,25 @@ class ClickhouseDriver:
 
 
 def _columns(lines: bytes) -> tuple[list[str], list[list[Any]]]:
-    """Return the names and columns of lines of JSON."""
+    """Return the names and columns of lines of JSON, those that are not empty throughout."""
     try:
-        rows = [json.loads(line) for line in lines.splitlines()]
+        # A line end inside a text is escaped: each of these ends an event.
+        rows = json.loads(b"[%s]" % lines.rstrip(b"\n").replace(b"\n", b","))
     except ValueError as exc:
         raise SchemaError(f"an event is no JSON: {exc}") from exc
-    if not all(type(row) is dict for row in rows):
+    if {type(row) for row in rows} != {dict}:
         raise SchemaError("an event is no JSON object")
-    names = [*NUMBERS, *TEXTS]
+    used = set().union(*rows)
+    names: list[str] = []
     columns: list[list[Any]] = []
-    for name in names:
+    for name in ("event_id", *(n for n in FIELDS if n in used and n != "event_id")):
         empty: int | str = 0 if name in NUMBERS else ""
         column = [row.get(name, empty) for row in rows]
         if {type(value) for value in column} != {type(empty)}:
             raise SchemaError(f"{name}: an event has a value of another type")
+        names.append(name)
         columns.append(column)
-    at = names.index("message_id")
-    columns[at] = [value or NO_MESSAGE for value in columns[at]]
+    if "message_id" in names:
+        at = names.index("message_id")
+        columns[at] = [value or NO_MESSAGE for value in columns[at]]
     return names, columns

@@ -1,6 +1,7 @@
 """What both ways to ClickHouse have in common: asking, literals, and which faults are whose.
 
-Gives    Driver (the port of this package), Fault, text_literal, minute_literal, as_unavailable
+Gives    Driver (the port of this package), Fault, faults, insert_error, text_literal,
+         minutes_literal
 Raises   StoreUnavailable for all that may pass with time or needs an operator; SchemaError for
          events that the table cannot take, however often they are sent
 Follows  services.md: servers of 2018 know no parameters, so values travel as literals
@@ -8,7 +9,8 @@ Follows  services.md: servers of 2018 know no parameters, so values travel as li
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from mailcore.errors import PostfleetError, SchemaError
@@ -73,11 +75,16 @@ def minutes_literal(minutes: Sequence[int]) -> str:
     return ",".join(f"toDateTime({int(minute) * 60}, 'UTC')" for minute in minutes)
 
 
-def as_unavailable(fault: Fault) -> StoreUnavailable:
-    """Return what a fault means to those who only know the port."""
-    if fault.code in (UNKNOWN_TABLE, UNKNOWN_DATABASE):
-        return StoreUnavailable(STORE, f"the statistics are not migrated: {fault.reason}")
-    return StoreUnavailable(STORE, fault.reason)
+@contextmanager
+def faults() -> Iterator[None]:
+    """Turn a server's fault into what those may see who only know the port."""
+    try:
+        yield
+    except Fault as fault:
+        if fault.code in (UNKNOWN_TABLE, UNKNOWN_DATABASE):
+            reason = f"the statistics are not migrated: {fault.reason}"
+            raise StoreUnavailable(STORE, reason) from fault
+        raise StoreUnavailable(STORE, fault.reason) from fault
 
 
 def insert_error(fault: Fault) -> PostfleetError:

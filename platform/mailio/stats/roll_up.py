@@ -1,6 +1,7 @@
 """The statements that compute the roll-ups of whole minutes from the distinct events.
 
-Gives    newest_generation, roll_up, roll_up_reply, minute_marks (to write); current (to read)
+Gives    newest_generation, roll_up, roll_up_reply, minute_marks (to write); current (to read);
+         OUTCOME_NAMES, REPLY_NAMES (the dimensions)
 Follows  design.md section 3 step 8; services.md: no CTE, no window function, on old servers
 
 A roll-up never adds: it is computed from what there is, as a new generation of the minute. The
@@ -14,17 +15,20 @@ from collections.abc import Sequence
 
 from mailcore.stats import BUCKETS_PER_DOUBLING
 
-_DIMENSIONS = (
-    "minute, account_id, campaign_id, campaign, sender_id, node, source_id, source_ip, pool_id, "
-    "isp_id, isp, mail_class, kind, bounce_type, bounce_class"
+# What outcomes are counted by, beside the minute.
+OUTCOME_NAMES = (
+    *("account_id", "campaign_id", "campaign", "sender_id", "node", "source_id", "source_ip"),
+    *("pool_id", "isp_id", "isp", "mail_class", "kind", "bounce_type", "bounce_class"),
 )
+REPLY_NAMES = (
+    *("account_id", "campaign_id", "sender_id", "source_id", "isp_id", "isp", "kind"),
+    *("bounce_type", "bounce_class", "code", "enhanced", "rule", "reply_normal"),
+)
+_DIMENSIONS = ", ".join(("minute", *OUTCOME_NAMES))
+_REPLY_DIMENSIONS = ", ".join(("minute", *REPLY_NAMES))
 _FIGURES = (
     "events, first_tries, with_tls, size_bytes, queue_ms, dialogue_ms, "
     "queue_bucket, queue_count, dialogue_bucket, dialogue_count"
-)
-_REPLY_DIMENSIONS = (
-    "minute, account_id, campaign_id, sender_id, source_id, isp_id, isp, kind, bounce_type, "
-    "bounce_class, code, enhanced, rule, reply_normal"
 )
 
 

@@ -11,10 +11,8 @@ often; the roll-ups are computed from distinct events as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -24,9 +22,9 @@ from mailio.settings import SettingsError
 from mailio.stats import roll_up, schema
 from mailio.stats.chdb import ChdbDriver
 from mailio.stats.clickhouse import ClickhouseDriver
-from mailio.stats.driver import Driver, Fault, Row, as_unavailable, minutes_literal, text_literal
+from mailio.stats.driver import Driver, Row, faults, minutes_literal, text_literal
+from mailio.stats.reports import Reports
 
-T = TypeVar("T")
 MAX_MINUTES = 500
 
 _DRIVERS: dict[str, Callable[[str], Driver]] = {
@@ -53,10 +51,11 @@ class ClickhouseStatistics:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self.reports = Reports(driver)
 
     def migrate(self) -> tuple[str, ...]:
         """Bring the tables to the newest step; return what was applied. Safe at any time."""
-        with _faults():
+        with faults():
             return schema.migrate(self._driver)
 
     def close(self) -> None:
@@ -64,14 +63,14 @@ class ClickhouseStatistics:
         self._driver.close()
 
     def insert(self, bodies: Sequence[bytes]) -> int:
-        """Store the events of outbox bodies, all or none; a repeat changes no count.
+        """Store the events of outbox bodies; a repeat changes no count. Return how many.
 
-        SchemaError if one of them can never be stored.
+        SchemaError if one of them can never be stored; others may have been stored then.
         """
         lines = b"".join(map(lines_of, bodies))
         count = lines.count(b"\n")
         if count:
-            with _faults():
+            with faults():
                 self._driver.insert("event", lines, count)
         return count
 
@@ -79,13 +78,13 @@ class ClickhouseStatistics:
         """Compute the roll-ups of these minutes (Unix time // 60) again from the events."""
         wanted = sorted(set(minutes))
         for start in range(0, len(wanted), MAX_MINUTES):
-            with _faults():
+            with faults():
                 self._recompute(wanted[start : start + MAX_MINUTES])
 
     def trace(self, message_id: UUID) -> Sequence[dict[str, object]]:
         """Return the distinct events of a message, oldest first, as rows of `events.Event`."""
         message = f"toUUID('{message_id}')"
-        with _faults():
+        with faults():
             minutes = [
                 minute
                 for (minute,) in self._driver.query(
@@ -115,7 +114,7 @@ class ClickhouseStatistics:
         campaign: str | None = None,
     ) -> dict[str, int]:
         """Return how many distinct events of each kind occurred in [since, until)."""
-        with _faults():
+        with faults():
             where = self._where(since, until, account_id, campaign)
             sql = f"SELECT kind, uniqExact(event_id) FROM event WHERE {where} GROUP BY kind"  # noqa: S608
             return {str(kind): int(count) for kind, count in self._driver.query(sql)}
@@ -130,7 +129,7 @@ class ClickhouseStatistics:
     ) -> dict[str, int]:
         """Return how many recipients ended in each final kind, each counted once."""
         final = ",".join(sorted(text_literal(kind.value) for kind in FINAL_KINDS))
-        with _faults():
+        with faults():
             where = self._where(since, until, account_id, campaign)
             sql = (
                 "SELECT kind, uniqExact(message_id, recipient_no) FROM event"  # noqa: S608
@@ -180,15 +179,6 @@ class ClickhouseStatistics:
 _EVENT_COLUMNS = ", ".join(
     "toString(message_id) AS message_text" if name == "message_id" else name for name in FIELDS
 )
-
-
-@contextmanager
-def _faults() -> Iterator[None]:
-    """Nothing but the port's own errors leaves this module."""
-    try:
-        yield
-    except Fault as fault:
-        raise as_unavailable(fault) from fault
 
 
 def _ms(moment: datetime) -> int:
