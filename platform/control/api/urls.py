@@ -1,5 +1,12 @@
-"""Where the API's requests go."""
+"""Where the API's requests go. The routes of an app are its own: `control.<app>.api.urls`."""
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, include, path, re_path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from control.api.views import NotFoundView, RootView, SchemaView
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    re_path(r"^v2/?$", RootView.as_view(), name="api-root"),
+    path("v2/schema", SchemaView.as_view(), name="api-schema"),
+    path("v2/", include("control.submission.api.urls")),
+    re_path(r"", NotFoundView.as_view()),
+]

@@ -1,0 +1,1 @@
+"""Mail in over HTTP, and what became of it."""
