@@ -134,6 +134,23 @@ async def test_a_path_that_cannot_connect_rests_and_blames_one_row_only() -> Non
     assert [path for path, _, _ in it.shaper.cooled] == [Path(1, SITE)]
 
 
+async def test_a_path_that_fails_again_rests_longer_until_it_works() -> None:
+    it = world()
+    it.ledger.add(row(1), row(2), row(3))
+    refused = ConnectFailed(
+        SmtpReply.local(451, "4.4.1", "refused"), scope=Scope.HOST, stage="connect"
+    )
+    it.receiver.refuse = [refused] * 2
+    async with running(it) as (dispatcher, settler):
+        for _ in range(2):
+            await dispatcher.ring(BELL)
+            await settler.flush()
+        assert [seconds for _, seconds, _ in it.shaper.cooled] == [1.0, 2.0]
+        await dispatcher.ring(BELL)
+        await settler.flush()
+        assert dispatcher._failures == {}
+
+
 async def test_rows_whose_lifetime_is_over_expire_unsent() -> None:
     it = world()
     it.ledger.add(row(1, expires_in_s=-1), row(2))

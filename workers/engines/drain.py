@@ -37,6 +37,7 @@ BROKEN_TLS_S = 3600.0
 SLOT_RENEW_S = 10.0
 # Well within the life of a bell's count, so that only a dead process's bells run out.
 BELL_KEEP_S = 2.0
+MOST_DOUBLINGS = 20
 STORE_PAUSE_S = 0.5
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Dispatcher:
         self._stopping = False
         self._bytes_held = 0
         self._broken_tls: dict[str, float] = {}
+        self._failures: dict[Path, int] = {}
         self._chores: set[asyncio.Task[None]] = set()
 
     # ── bells ────────────────────────────────────────────────────────────────────────────────
@@ -337,7 +339,7 @@ class Dispatcher:
 
     def path_works(self, feed: Feed) -> None:
         """A session was opened: the path is forgiven."""
-        feed.failures = 0
+        self._failures.pop(feed.path, None)
 
     def is_tls_broken(self, host: str) -> bool:
         """Whether STARTTLS with this host failed within the hour."""
@@ -355,8 +357,10 @@ class Dispatcher:
         """Let the path rest, longer each time, here and in the ringer's eyes."""
         if feed.resting_until > self._ports.clock.monotonic():
             return
-        seconds = min(self._limits.cool_first_s * 2.0**feed.failures, self._limits.cool_most_s)
-        feed.failures += 1
+        # Kept beyond the feed, which closes while its path rests: the next rest must be longer.
+        failures = min(self._failures.get(feed.path, 0), MOST_DOUBLINGS)
+        self._failures[feed.path] = failures + 1
+        seconds = min(self._limits.cool_first_s * 2.0**failures, self._limits.cool_most_s)
         self._return_rows(feed.drop_queue(), delay_s=0.0)
         self._spawn(self._rest(feed, seconds=seconds, reason=reason))
         feed.resting_until = self._ports.clock.monotonic() + seconds

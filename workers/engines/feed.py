@@ -54,7 +54,6 @@ class Feed:
     ticket: str = ""
     resting_until: float = 0.0
     refused_until: float = 0.0
-    failures: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
