@@ -132,7 +132,9 @@ SESSION_COOKIE_AGE = 12 * 3600
 SESSION_COOKIE_NAME = "postfleet_session"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = ENVIRONMENT.serves_https
 SECURE_REDIRECT_EXEMPT = [r"^health$", r"^readiness$"]
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# Only where a proxy stands in front of us; it must overwrite what clients send.
+if ENVIRONMENT.serves_https:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_HSTS_SECONDS = 30 * 24 * 3600 if ENVIRONMENT.serves_https else 0
 # The installation is one host of its operator's domain: it must not decide for the others.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]

@@ -17,7 +17,7 @@ from control.nodes.models import Source
 from control.policy.models import PolicyRevision
 from control.senders.models import Sender
 from control.stoplists.models import StopEntry
-from tests.control.conftest import House
+from tests.control.conftest import PASSWORD, House
 from tests.control.pages import errors, form_of, page, send
 
 pytestmark = pytest.mark.django_db
@@ -298,3 +298,22 @@ def test_a_list_costs_the_same_queries_for_one_row_and_for_many(
         Isp.objects.create(name=f"i{number}", strategy=house.strategy)
         Pool.objects.create(name=f"p{number}")
     assert cost() == first <= MOST_QUERIES
+
+
+def test_people_change_their_own_password_and_the_journal_tells_without_it(
+    panel: Client, master: User
+) -> None:
+    path = "/panel/password_change/"
+    fields = {
+        "old_password": PASSWORD,
+        "new_password1": "another fine phrase",
+        "new_password2": "another fine phrase",
+    }
+    wrong = panel.post(path, {**fields, "old_password": "wrong"})
+    assert wrong.status_code == 200
+    assert b"LAB" in wrong.content
+    assert panel.post(path, fields).status_code == 302
+    master.refresh_from_db()
+    assert master.check_password("another fine phrase")
+    entry = AuditEntry.objects.get(action=Action.REPLACED)
+    assert (entry.actor, entry.after) == ("master", {"password": "set"})

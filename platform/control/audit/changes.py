@@ -60,10 +60,12 @@ class Change:
 
     def touch(self, row: models.Model, *, expected_version: int | None = None) -> None:
         """Note a stored row that is about to be changed or deleted; lock it till the end."""
-        key = (type(row), row.pk)
+        key = _key(row)
         if key in self._before and expected_version is None:
             return
-        stored = type(row)._base_manager.select_for_update(of=("self",)).filter(pk=row.pk).first()
+        stored = (
+            row.__class__._base_manager.select_for_update(of=("self",)).filter(pk=row.pk).first()
+        )
         if stored is None:
             raise StaleVersion(_name(row), "somebody who deleted it", 0)
         version = getattr(stored, "version", None)
@@ -76,14 +78,14 @@ class Change:
     def bump(self, row: models.Model) -> None:
         """Raise the version of a row whose parts (inline rows) change, though it does not."""
         self.touch(row)
-        self._bumped.add((type(row), row.pk))
+        self._bumped.add(_key(row))
 
     def created(self, row: models.Model) -> None:
         """Note a row that was just stored for the first time."""
-        self._before.setdefault((type(row), row.pk), None)
+        self._before.setdefault(_key(row), None)
         self._note_policy(row)
         if isinstance(row, PolicyModel):
-            type(row)._base_manager.filter(pk=row.pk).update(
+            row.__class__._base_manager.filter(pk=row.pk).update(
                 created_by=self.actor.user_id, updated_by=self.actor.user_id
             )
 
@@ -91,9 +93,7 @@ class Change:
         self, action: Action, row: models.Model, *, before: State = None, after: State = None
     ) -> None:
         """Write an audit entry about what is no column of the row."""
-        self._notes.append(
-            self._entry(action, (type(row), row.pk), str(row), before=before, after=after)
-        )
+        self._notes.append(self._entry(action, _key(row), str(row), before=before, after=after))
         self._note_policy(row)
 
     def finish(self) -> None:
@@ -127,7 +127,7 @@ class Change:
 
     def _raise_version(self, row: models.Model) -> None:
         if isinstance(row, PolicyModel):
-            type(row)._base_manager.filter(pk=row.pk).update(
+            row.__class__._base_manager.filter(pk=row.pk).update(
                 version=F("version") + 1,
                 updated_at=timezone.now(),
                 updated_by=self.actor.user_id,
@@ -175,6 +175,11 @@ def save_new(row: models.Model, *, actor: Actor) -> None:
     with policy_change(actor) as change:
         row.save(force_insert=True)
         change.created(row)
+
+
+def _key(row: models.Model) -> Key:
+    # A logged-in user comes as a lazy object: its class is what it stands for, its type is not.
+    return row.__class__, row.pk
 
 
 def _name(row: models.Model) -> str:
