@@ -20,6 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from mailio.settings import Settings, SettingsError, load
 from mailio.vault import derive_key
 
+TOP = Path(__file__).resolve().parents[2]
 ENV_FILE = Path("run") / "env"
 
 
@@ -66,7 +67,9 @@ def _left_by_stack(var_dir: Path) -> dict[str, str]:
 def read_environment(environ: Mapping[str, str] | None = None) -> Environment:
     """Return the environment in force; the process's own variables win over the stack's."""
     own = dict(os.environ if environ is None else environ)
-    left = _left_by_stack(Path(own.get("VAR_DIR", "var")))
+    # Where `make run` keeps its data, beside the code, for either mode.
+    var_dir = own.get("VAR_DIR") or TOP / "var" / (own.get("MODE") or "lab")
+    left = _left_by_stack(Path(var_dir))
     variables = {**left, **{name: value for name, value in own.items() if value}}
     if not variables.get("DATABASE_URL"):
         return Environment(None, variables)

@@ -3,10 +3,11 @@
 import base64
 import contextlib
 from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from django.conf import settings
-from django.db import connections
+from django.db import connection, connections
 from django.test import Client
 
 from control.access import Actor
@@ -54,6 +55,14 @@ def django_db_modify_db_settings(stores: Settings) -> None:
     connections.settings = connections.configure_settings(databases)
     with contextlib.suppress(AttributeError):
         del connections["default"]  # the one made while no database was named
+
+
+@pytest.fixture
+def database_url(db: None, stores: Settings) -> str:
+    """Where Django's test database is, for what reaches it without Django."""
+    return urlunsplit(
+        urlsplit(stores.database_url)._replace(path=f"/{connection.settings_dict['NAME']}")
+    )
 
 
 @pytest.fixture

@@ -55,6 +55,33 @@ def test_each_role_reaches_exactly_the_pages_its_rule_allows(
         assert status == (200 if is_allowed else refused), f"{role} {page(model, what)}"
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_opens_and_deletes_exactly_the_rows_its_rule_allows(
+    role: str, house: House, request: pytest.FixtureRequest
+) -> None:
+    client = Client(headers={"host": "localhost"})
+    user = None if role == "anonymous" else request.getfixturevalue(role)
+    if user is not None:
+        client.force_login(user)
+    refused = 403 if role in ("master", "ordinary") else 302
+    seen = 0
+    for model, shown in PAGES:
+        row = model._default_manager.order_by("-pk").first()
+        if row is None:
+            continue
+        seen += 1
+        actor = access.NOBODY if user is None else Actor.of_user(user)
+        is_admin = actor.is_admin
+        may_view = is_admin and can(actor, Verb.VIEW, row)
+        may_delete = is_admin and can(actor, Verb.DELETE, row)
+        may_delete &= not isinstance(shown, ReadOnlyAdmin) and not getattr(row, "is_system", False)
+        may_delete &= row != user
+        for what, is_allowed in (("change/", may_view), ("delete/", may_delete)):
+            path = page(model, f"{row.pk}/{what}")
+            assert client.get(path).status_code == (200 if is_allowed else refused), path
+    assert seen >= 12
+
+
 def test_account_users_see_rows_of_their_account_alone(house: House, account_user: User) -> None:
     actor = Actor.of_user(account_user)
     hers = Sender.objects.create(name="another", pool=house.pool)

@@ -84,10 +84,6 @@ class Change:
         """Note a row that was just stored for the first time."""
         self._before.setdefault(_key(row), None)
         self._note_policy(row)
-        if isinstance(row, PolicyModel):
-            row.__class__._base_manager.filter(pk=row.pk).update(
-                created_by=self.actor.user_id, updated_by=self.actor.user_id
-            )
 
     def note(
         self, action: Action, row: models.Model, *, before: State = None, after: State = None
@@ -98,9 +94,8 @@ class Change:
 
     def finish(self) -> None:
         """Compile and publish, then write down what became of the rows noted."""
-        entries = [
-            entry for key, before in self._before.items() for entry in self._audit(key, before)
-        ]
+        models_touched = dict.fromkeys(model for model, _pk in self._before)
+        entries = [entry for model in models_touched for entry in self._audit(model)]
         entries += self._notes
         if self._wants_policy:
             publish: Callable[..., int | None] = import_string(settings.POLICY_PUBLISHER)
@@ -109,28 +104,38 @@ class Change:
             entry.revision = self.revision
         AuditEntry.objects.bulk_create(entries)
 
-    def _audit(self, key: Key, before: State) -> Iterator[AuditEntry]:
-        model, pk = key
-        row = model._base_manager.filter(pk=pk).first()
-        after = None if row is None else state_of(row)
-        label = self._labels.get(key, "") if row is None else str(row)
-        if row is not None and before is not None and (after != before or key in self._bumped):
-            self._raise_version(row)
-        if before == after:
-            return
-        action = Action.CHANGED
-        if before is None:
-            action = Action.CREATED
-        elif after is None:
-            action = Action.DELETED
-        yield self._entry(action, key, label, before=before, after=after)
+    def _audit(self, model: type[models.Model]) -> Iterator[AuditEntry]:
+        """Write down what became of the rows of one model; a few queries, however many rows."""
+        keys = [key for key in self._before if key[0] is model]
+        rows = model._base_manager.in_bulk([pk for _model, pk in keys])
+        made, changed = [], []
+        for key in keys:
+            before, row = self._before[key], rows.get(key[1])
+            after = None if row is None else state_of(row)
+            if row is not None and before is None:
+                made.append(row.pk)
+            elif row is not None and (after != before or key in self._bumped):
+                changed.append(row.pk)
+            if after == before:
+                continue
+            action = Action.CHANGED
+            if before is None:
+                action = Action.CREATED
+            elif after is None:
+                action = Action.DELETED
+            label = self._labels.get(key, "") if row is None else str(row)
+            yield self._entry(action, key, label, before=before, after=after)
+        if issubclass(model, PolicyModel):
+            self._sign(model, made=made, changed=changed)
 
-    def _raise_version(self, row: models.Model) -> None:
-        if isinstance(row, PolicyModel):
-            row.__class__._base_manager.filter(pk=row.pk).update(
-                version=F("version") + 1,
-                updated_at=timezone.now(),
-                updated_by=self.actor.user_id,
+    def _sign(self, model: type[models.Model], *, made: list[Any], changed: list[Any]) -> None:
+        """Say who made and changed the rows, and raise the versions of changed ones."""
+        who, rows = self.actor.user_id, model._base_manager
+        if made and who is not None:
+            rows.filter(pk__in=made).update(created_by=who, updated_by=who)
+        if changed:
+            rows.filter(pk__in=changed).update(
+                version=F("version") + 1, updated_at=timezone.now(), updated_by=who
             )
 
     def _entry(
