@@ -16,8 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from control.environment import ENV_FILE
-
-TOP = Path(__file__).resolve().parents[4]
+from control.environment import TOP as TOP
 
 
 class FleetError(Exception):

@@ -75,7 +75,7 @@ class Fleet:
             self.environment = self._house.environment({**urls, **lab, "PUBLIC_URL": web})
             self._house.write_environment(self.environment)
             self.addresses = Addresses(
-                panel=f"{web}/admin/",
+                panel=f"{web}/panel/",
                 api=f"{web}/api/v2",
                 flower=f"http://127.0.0.1:{flower_port}/",
                 lab_control_port=int(lab.get("LAB_CONTROL_PORT", "0")),
