@@ -595,8 +595,16 @@ class Statistics(Protocol):
         """Store the events of outbox bodies; a repeat changes no count. Return how many."""
         ...
 
+    def touch(self, minutes: Sequence[int]) -> None:
+        """Note that the roll-ups of these minutes (Unix time // 60) must be computed again."""
+        ...
+
+    def touched(self) -> Sequence[int]:
+        """Return the minutes that were touched and not recomputed since."""
+        ...
+
     def recompute(self, minutes: Sequence[int]) -> None:
-        """Compute the roll-ups of these minutes (Unix time // 60) again from the events."""
+        """Compute the roll-ups of these minutes again from the events."""
         ...
 
     def trace(self, message_id: UUID) -> Sequence[dict[str, object]]:

@@ -15,7 +15,7 @@ from mailcore.ports import OutboxBatch, OutboxCursor, StoreUnavailable
 from mailcore.stoplist import StopEntry
 from workers.engines import apply_events
 from workers.engines.apply_events import ApplyPorts, apply
-from workers.engines.roll_up import MINUTES_AT_ONCE, roll_up
+from workers.engines.roll_up import MINUTES_A_TURN, MINUTES_AT_ONCE, roll_up
 
 EVENT = Event("", "delivered", 60_000, "", 0, 1, 7, recipient_hash="aa", recipient="a@example.com")
 START = OutboxCursor(0, 0)
@@ -71,6 +71,7 @@ class MemoryStatistics:
     events: dict[str, Event] = field(default_factory=dict)
     inserts: list[int] = field(default_factory=list)
     recomputed: list[list[int]] = field(default_factory=list)
+    waiting: set[int] = field(default_factory=set)
     is_away: bool = False
     on_insert: Callable[[], None] = lambda: None
 
@@ -85,8 +86,15 @@ class MemoryStatistics:
         self.events |= {event.event_id: event for event in found}
         return len(found)
 
+    def touch(self, minutes: Sequence[int]) -> None:
+        self.waiting.update(minutes)
+
+    def touched(self) -> Sequence[int]:
+        return sorted(self.waiting)
+
     def recompute(self, minutes: Sequence[int]) -> None:
         self.recomputed.append(list(minutes))
+        self.waiting.difference_update(minutes)
 
     def trace(self, message_id: UUID) -> Sequence[dict[str, object]]:
         raise NotImplementedError
@@ -146,11 +154,27 @@ def test_a_crash_before_the_cursor_moves_repeats_and_changes_nothing(world: Worl
     world.outbox.fails_to_advance = True
     assert apply("statistics", world.ports) == 0
     assert world.outbox.cursor == START
+    assert world.statistics.waiting == {1}
     seen = dict(world.statistics.events)
     world.outbox.fails_to_advance = False
     assert apply("statistics", world.ports) == 3
     assert world.statistics.inserts == [3, 3]
     assert world.statistics.events == seen
+    assert world.statistics.recomputed == [[1]]
+
+
+def test_a_minute_is_rolled_up_every_few_seconds_and_never_forgotten(world: World) -> None:
+    for second in range(8):
+        world.now = float(second)
+        world.put(1)
+        assert apply("statistics", world.ports) == 1
+    assert world.statistics.recomputed == [[1], [1]]
+    assert world.statistics.waiting == {1}
+    # This process dies; another finds the minute noted.
+    successor = ApplyPorts(world.outbox, world.statistics, world.stop_list)
+    assert apply("statistics", successor) == 0
+    assert world.statistics.recomputed == [[1], [1], [1]]
+    assert world.statistics.waiting == set()
 
 
 def test_an_insert_has_at_most_so_many_events_and_divides_no_batch(
@@ -245,8 +269,12 @@ def test_addresses_that_are_gone_come_to_the_stop_list_once(world: World) -> Non
     assert world.statistics.inserts == []
 
 
-def test_many_minutes_are_recomputed_the_newest_first() -> None:
+def test_many_minutes_are_recomputed_the_newest_first_a_turn_at_a_time() -> None:
     statistics = MemoryStatistics()
-    assert roll_up([*range(100), 50], statistics) == 100
-    assert [len(each) for each in statistics.recomputed] == [MINUTES_AT_ONCE, 40]
-    assert statistics.recomputed[0][0] == 99
+    statistics.touch(range(MINUTES_A_TURN + 10))
+    assert roll_up(statistics) == MINUTES_A_TURN
+    assert {len(each) for each in statistics.recomputed} == {MINUTES_AT_ONCE}
+    assert statistics.recomputed[0][0] == MINUTES_A_TURN + 9
+    assert statistics.touched() == list(range(10))
+    assert roll_up(statistics) == 10
+    assert roll_up(statistics) == 0

@@ -1,7 +1,7 @@
 """The statements that compute the roll-ups of whole minutes from the distinct events.
 
-Gives    newest_generation, roll_up, roll_up_reply, minute_marks (to write); current (to read);
-         OUTCOME_NAMES, REPLY_NAMES (the dimensions)
+Gives    newest_version, set_version, TOUCHED (what must be rolled up); roll_up, roll_up_reply,
+         minute_marks (to write); current (to read); OUTCOME_NAMES, REPLY_NAMES (the dimensions)
 Follows  design.md section 3 step 8; services.md: no CTE, no window function, on old servers
 
 A roll-up never adds: it is computed from what there is, as a new generation of the minute. The
@@ -32,17 +32,33 @@ _FIGURES = (
 )
 
 
+def _starts(minutes: Sequence[int]) -> str:
+    starts = ",".join(str(int(minute) * 60) for minute in minutes)
+    return f"toDateTime(arrayJoin([{starts}]), 'UTC')"
+
+
 def _bucket(column: str) -> str:
     """Which bucket of the histogram a time belongs to; see mailcore.stats.bucket_value."""
     doublings = f"log2(greatest({column}, 0) + 1)"
     return f"toUInt8(least(255, floor({doublings} * {BUCKETS_PER_DOUBLING})))"
 
 
-def newest_generation(minutes: str) -> str:
-    """Ask for the highest generation among minutes (the list of an IN)."""
-    newest = "(SELECT max(generation) FROM {table} WHERE minute IN ({minutes}))"
-    both = (newest.format(table=t, minutes=minutes) for t in ("roll_up", "roll_up_reply"))
-    return f"SELECT greatest({', '.join(both)})"
+def newest_version(minutes: str) -> str:
+    """Ask for the highest version among minutes (the list of an IN)."""
+    return f"SELECT max(version) FROM minute_state WHERE minute IN ({minutes})"  # noqa: S608
+
+
+def set_version(minutes: Sequence[int], version: int) -> str:
+    """Note that minutes were touched (an even version) or computed (the odd one above it)."""
+    return f"""
+INSERT INTO minute_state (minute, version)
+SELECT {_starts(minutes)}, toUInt64({version})
+"""
+
+
+TOUCHED = """
+SELECT intDiv(toUInt32(minute), 60) FROM minute_state FINAL WHERE version % 2 = 0 ORDER BY minute
+"""
 
 
 def roll_up(minutes: str, generation: int) -> str:
@@ -67,10 +83,9 @@ SELECT {_DIMENSIONS}, toUInt64({generation}), events, first_tries, with_tls, siz
 def minute_marks(table: str, minutes: Sequence[int], generation: int) -> str:
     """Note that minutes were computed, whatever is in them. After the rows, so that a reader
     never meets a minute that looks empty."""
-    starts = ",".join(str(int(minute) * 60) for minute in minutes)
     return f"""
 INSERT INTO {table} (minute, generation)
-SELECT toDateTime(arrayJoin([{starts}]), 'UTC'), toUInt64({generation})
+SELECT {_starts(minutes)}, toUInt64({generation})
 """
 
 

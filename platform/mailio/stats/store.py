@@ -11,7 +11,7 @@ often; the roll-ups are computed from distinct events as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -74,12 +74,25 @@ class ClickhouseStatistics:
                 self._driver.insert("event", lines, count)
         return count
 
-    def recompute(self, minutes: Sequence[int]) -> None:
-        """Compute the roll-ups of these minutes (Unix time // 60) again from the events."""
-        wanted = sorted(set(minutes))
-        for start in range(0, len(wanted), MAX_MINUTES):
+    def touch(self, minutes: Sequence[int]) -> None:
+        """Note that the roll-ups of these minutes (Unix time // 60) are not what they should be."""
+        for some in _portions(minutes):
             with faults():
-                self._recompute(wanted[start : start + MAX_MINUTES])
+                self._touch(some)
+
+    def touched(self) -> Sequence[int]:
+        """Return the minutes that were touched and not recomputed since, oldest first."""
+        with faults():
+            return [int(minute) for (minute,) in self._driver.query(roll_up.TOUCHED)]
+
+    def recompute(self, minutes: Sequence[int]) -> None:
+        """Compute the roll-ups of these minutes again from the events.
+
+        What is touched meanwhile, by whomever, stays touched.
+        """
+        for some in _portions(minutes):
+            with faults():
+                self._recompute(some)
 
     def trace(self, message_id: UUID) -> Sequence[dict[str, object]]:
         """Return the distinct events of a message, oldest first, as rows of `events.Event`."""
@@ -164,21 +177,40 @@ class ClickhouseStatistics:
             parts.append(f"campaign = {label}")
         return " AND ".join(parts)
 
+    def _version(self, minutes: Sequence[int]) -> int:
+        sql = roll_up.newest_version(minutes_literal(minutes))
+        ((version,),) = self._driver.query(sql)
+        return int(version)
+
+    def _touch(self, minutes: Sequence[int]) -> int:
+        version = (self._version(minutes) // 2 + 1) * 2
+        self._driver.execute(roll_up.set_version(minutes, version))
+        return version
+
     def _recompute(self, minutes: Sequence[int]) -> None:
-        listed = minutes_literal(minutes)
-        ((newest,),) = self._driver.query(roll_up.newest_generation(listed))
-        generation = int(newest) + 1
+        version = self._version(minutes)
+        if version % 2:
+            # Nobody touched them: a version of their own tells this roll-up from a later touch.
+            version = self._touch(minutes)
+        listed, generation = minutes_literal(minutes), version // 2
         for table, compute in (
             ("roll_up", roll_up.roll_up),
             ("roll_up_reply", roll_up.roll_up_reply),
         ):
             self._driver.execute(compute(listed, generation))
             self._driver.execute(roll_up.minute_marks(table, minutes, generation))
+        self._driver.execute(roll_up.set_version(minutes, version + 1))
 
 
 _EVENT_COLUMNS = ", ".join(
     "toString(message_id) AS message_text" if name == "message_id" else name for name in FIELDS
 )
+
+
+def _portions(minutes: Sequence[int]) -> Iterator[Sequence[int]]:
+    wanted = sorted(set(minutes))
+    for start in range(0, len(wanted), MAX_MINUTES):
+        yield wanted[start : start + MAX_MINUTES]
 
 
 def _ms(moment: datetime) -> int:

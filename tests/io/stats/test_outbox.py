@@ -19,6 +19,7 @@ from tests.io.ledger import world
 from tests.io.stats.world import NOON_MS, event
 from tests.support.stack import chdb_url
 from workers.engines.apply_events import ApplyPorts, apply
+from workers.engines.roll_up import roll_up
 
 NOON = datetime.fromtimestamp(NOON_MS / 1000, UTC)
 
@@ -95,6 +96,7 @@ def test_a_crash_between_insert_and_cursor_changes_no_count(stores: Stores) -> N
     put_events(event(EventKind.BOUNCED, account_id=3, **gone))
     for consumer in ("statistics", "stop_list"):
         assert apply(consumer, stores.ports(CrashingOutbox(stores.outbox))) == 0
+    assert roll_up(stores.statistics) == 2
     seen = stores.seen()
     assert seen == (
         {"accepted": 1, "delivered": 2, "bounced": 1},
@@ -105,6 +107,7 @@ def test_a_crash_between_insert_and_cursor_changes_no_count(stores: Stores) -> N
     for consumer in ("statistics", "stop_list"):
         assert apply(consumer, stores.ports(stores.outbox)) == 4
         assert apply(consumer, stores.ports(stores.outbox)) == 0
+    assert stores.statistics.touched() == []
     assert stores.seen() == seen
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,11 +16,37 @@ import pytest
 from mailcore.errors import SchemaError
 from mailcore.events import Event, EventKind
 from mailio.stats import ClickhouseStatistics, open_statistics
+from mailio.stats.driver import Driver, Row
 from mailio.stats.reports import Figures
 from tests.io.stats.world import NOON, NOON_MS, as_row, body, event, full_event, message_id
 
 T0 = datetime.fromtimestamp(NOON_MS / 1000, UTC)
 MINUTE_MS = 60_000
+
+
+@dataclass
+class TouchingDriver:
+    """A driver during whose roll-ups something happens."""
+
+    real: Driver
+    on_roll_up: Callable[[], None] | None = None
+
+    def query(self, sql: str) -> list[Row]:
+        return self.real.query(sql)
+
+    def execute(self, sql: str) -> None:
+        if self.on_roll_up is not None and "INSERT INTO roll_up " in sql:
+            self.on_roll_up()
+        self.real.execute(sql)
+
+    def insert(self, table: str, lines: bytes, count: int) -> None:
+        self.real.insert(table, lines, count)
+
+    def create_database(self) -> None:
+        self.real.create_database()
+
+    def close(self) -> None:
+        self.real.close()
 
 
 def outcomes(statistics: ClickhouseStatistics, *by: str) -> dict[tuple[object, ...], int]:
@@ -113,6 +141,54 @@ def test_what_an_event_was_before_it_was_sent_again_leaves_the_roll_up(
     assert outcomes(statistics, "bounce_class") == {("mailbox_full",): 1}
     replies = statistics.reports.replies(since=T0, until=T0 + timedelta(minutes=1))
     assert replies == []
+
+
+def test_a_touched_minute_waits_until_it_is_recomputed(statistics: ClickhouseStatistics) -> None:
+    assert statistics.touched() == []
+    statistics.touch([NOON + 1, NOON, NOON])
+    statistics.touch([NOON])
+    assert statistics.touched() == [NOON, NOON + 1]
+    statistics.recompute([NOON])
+    assert statistics.touched() == [NOON + 1]
+    statistics.touch([NOON])
+    statistics.recompute([NOON, NOON + 1, NOON + 2])
+    assert statistics.touched() == []
+
+
+def test_what_is_touched_while_it_is_computed_stays_touched(url: str) -> None:
+    statistics = open_statistics(url)
+    statistics.migrate()
+    statistics.touch([NOON])
+    driver = TouchingDriver(statistics._driver)
+    driver.on_roll_up = lambda: statistics.touch([NOON])
+    ClickhouseStatistics(driver).recompute([NOON])
+    assert statistics.touched() == [NOON]
+    # Also where nobody had touched the minute: an operator computes it again.
+    statistics.recompute([NOON])
+    ClickhouseStatistics(driver).recompute([NOON])
+    assert statistics.touched() == [NOON]
+    statistics.close()
+
+
+def test_a_roll_up_that_began_earlier_does_not_win(url: str) -> None:
+    statistics = open_statistics(url)
+    statistics.migrate()
+    statistics.insert([body(event())])
+    statistics.touch([NOON])
+    driver = TouchingDriver(statistics._driver)
+
+    def another_process_goes_on() -> None:
+        driver.on_roll_up = None
+        statistics.insert([body(event())])
+        statistics.touch([NOON])
+        statistics.recompute([NOON])
+        statistics._driver.execute(f"ALTER TABLE event DROP PARTITION {T0:%Y%m}")
+
+    # What the first one computes no longer holds both events; it comes too late.
+    driver.on_roll_up = another_process_goes_on
+    ClickhouseStatistics(driver).recompute([NOON])
+    assert outcomes(statistics) == {("delivered",): 2}
+    statistics.close()
 
 
 def test_a_recipient_counts_once_in_the_final_counts(statistics: ClickhouseStatistics) -> None:

@@ -79,7 +79,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS campaign_by_minute_feed TO campaign_by_mi
 SELECT campaign, account_id, minute FROM event GROUP BY campaign, account_id, minute;
 
 -- Roll-ups are computed again, whole minutes at a time, from the distinct events. Each time makes a
--- new generation of the minute, one higher than the last; readers take the newest generation of
+-- new generation of the minute, higher than the last; readers take the newest generation of
 -- each minute, so what it no longer has is gone at once. A row of kind '' with no events stands for
 -- every minute computed, also an empty one. Older generations disappear in merges, or stay unread.
 CREATE TABLE IF NOT EXISTS roll_up (
