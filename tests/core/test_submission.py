@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailcore.errors import SubmissionRefused
@@ -365,6 +365,7 @@ def test_a_flood_of_problems_is_cut() -> None:
     assert len(caught.value.problems) == 100
 
 
+@settings(deadline=None)
 @given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)), st.integers(-14 * 60, 14 * 60))  # noqa: DTZ001
 def test_times_round_trip(moment: datetime, minutes: int) -> None:
     moment = moment.replace(tzinfo=UTC)
@@ -382,6 +383,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(

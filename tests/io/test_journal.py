@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailcore.errors import SchemaError
@@ -73,6 +73,7 @@ def journal(tmp_path: Path) -> Iterator[FileJournal]:
     journal.stop()
 
 
+@settings(deadline=None)
 @given(outcomes)
 def test_every_outcome_round_trips(given_outcome: Outcome) -> None:
     assert decode_outcome(encode_outcome(given_outcome)) == given_outcome

@@ -284,3 +284,48 @@ def test_a_failed_commit_fails_its_own_batch_only() -> None:
     with pytest.raises(StoreUnavailable):
         group.submit("bad")
     assert group.submit("good") == "good"
+
+
+def test_a_batch_is_closed_once_it_is_heavy_enough() -> None:
+    batches: list[list[int]] = []
+    first_runs, may_go = threading.Event(), threading.Event()
+
+    def commit(items: Sequence[int]) -> list[int]:
+        first_runs.set()
+        may_go.wait(5)
+        batches.append(list(items))
+        return list(items)
+
+    group: GroupCommit[int, int] = GroupCommit(
+        commit, linger_s=0.001, weigh=lambda item: item, max_weight=10
+    )
+    threads = [threading.Thread(target=group.submit, args=(6,)) for _ in range(7)]
+    threads[0].start()
+    assert first_runs.wait(5)
+    for thread in threads[1:]:
+        thread.start()
+    while len(group._queue) < 6:
+        threading.Event().wait(0.001)
+    may_go.set()
+    for thread in threads:
+        thread.join()
+    assert batches == [[6], [6, 6], [6, 6], [6, 6]]
+
+
+def test_few_files_stay_open_and_none_for_long(tmp_path: Path) -> None:
+    now = [0.0]
+    spool = SegmentSpool(
+        tmp_path,
+        min_free_bytes=0,
+        max_segment_bytes=1,
+        max_open_files=3,
+        reuse_file_s=100,
+        monotonic=lambda: now[0],
+    )
+    refs = [spool.append([b"%d" % number])[0] for number in range(10)]
+    assert spool.read_now(refs) == [b"%d" % number for number in range(10)]
+    assert len(spool._files) <= 4
+    now[0] = 101
+    assert spool.read_now(refs[:1]) == [b"0"]
+    assert list(spool._files) == [refs[0].segment]
+    spool.close()

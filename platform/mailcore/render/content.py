@@ -172,7 +172,7 @@ def encode_text(name: str, text: str) -> bytes:
         return line.encode("ascii")
     lines = [f"{name}: {words[0]}"]
     for word in words[1:]:
-        if len(lines[-1]) + 1 + len(word) <= 76:
+        if len(lines[-1]) + 1 + len(word) <= 75:
             lines[-1] += f" {word}"
         else:
             lines.append(word)

@@ -97,7 +97,8 @@ def _encode_leaf(fields: list[Field], body: bytes, *, is_text: bool) -> tuple[li
     if encoding == b"base64":
         return fields, _base64_anew(body)
     if encoding == b"quoted-printable":
-        return fields, quoted_printable(binascii.a2b_qp(body))
+        text = body.removesuffix(b"\r\n")
+        return fields, quoted_printable(binascii.a2b_qp(text)) + body[len(text) :]
     kept = [field for field in fields if field.key != _ENCODING]
     word, data = encode_body(body) if is_text else ("base64", base64_lines(body))
     if word == "base64" and body.endswith(b"\r\n"):

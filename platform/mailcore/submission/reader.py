@@ -89,7 +89,7 @@ class Reader:
             self.note(path, "type", "a string is needed here")
         elif len(value) > limit:
             self.note(path, "too_long", f"at most {limit} characters are taken here")
-        elif _SURROGATE.search(value):
+        elif not value.isascii() and _SURROGATE.search(value):
             self.note(path, "charset", "the string holds half a character (a lone surrogate)")
         elif is_line and (found := _CONTROL.search(value)):
             detail = f"a control character (U+{ord(found[0]):04X}) may not stand here"
