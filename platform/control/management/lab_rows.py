@@ -1,7 +1,8 @@
 """The rows of the lab: a demo company, its senders, and the lab's providers as ISPs.
 
-Gives    create_lab_rows
+Gives    create_lab_rows; publish_dkim_keys, which tells the lab's DNS of the keys that sign
 Takes    `lab.world`: domains, exchangers, source addresses, times in seconds
+Raises   LabError when the lab cannot be told
 
 Running it again adds what is missing and changes nothing that is there.
 """
@@ -25,10 +26,11 @@ from control.mta.models import (
     RetryRule,
     Strategy,
 )
-from control.mta.services import draw_private_key, store_key
+from control.mta.services import dns_record, draw_private_key, store_key
 from control.nodes.models import Node, Source
 from control.rows import PolicyModel
 from control.senders.models import Sender
+from lab.client import LabClient
 from lab.world import LabPolicy, World
 
 R = TypeVar("R", bound=PolicyModel)
@@ -147,3 +149,19 @@ def _isps(change: Change, world: World) -> None:
         for hosted in provider.domains:
             if not IspDomain.objects.filter(domain=hosted.name).exists():
                 _ensure(change, IspDomain, {"isp": isp, "domain": hosted.name})
+
+
+def publish_dkim_keys(lab: LabClient) -> int:
+    """Publish the public half of every key that signs, so that receivers can verify; return how
+    many. The lab forgets records when it ends, so this is done at each start."""
+    keys = DkimKey.objects.filter(is_active=True).select_related("sending_domain", "key")
+    for row in keys:
+        name = f"{row.selector}._domainkey.{row.sending_domain.domain}"
+        lab.set_record(name, "TXT", [_txt(dns_record(row.key))])
+    return len(keys)
+
+
+def _txt(value: str) -> str:
+    """Return a TXT value as strings of at most 255 octets each (RFC 1035 §3.3.14)."""
+    parts = (value[at : at + 255] for at in range(0, len(value), 255))
+    return " ".join(f'"{part}"' for part in parts)

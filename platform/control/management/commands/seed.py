@@ -38,6 +38,20 @@ def _create_lab_rows(node: str, actor: Actor) -> None:
     create_lab_rows(default_world(), node_name=node, actor=actor)
 
 
+def _publish_dkim_keys() -> None:
+    """Tell a lab that runs of the keys; without one there is nobody who could ask."""
+    from control.management.lab_rows import publish_dkim_keys
+    from lab.client import LabClient, LabError
+
+    port = os.environ.get("LAB_CONTROL_PORT", "")
+    if not port:
+        return
+    try:
+        publish_dkim_keys(LabClient(int(port)))
+    except LabError as exc:
+        raise CommandError(f"the lab's DNS did not take the DKIM keys: {exc}") from exc
+
+
 class Command(BaseCommand):
     """Idempotent: what is there stays as it is."""
 
@@ -59,6 +73,7 @@ class Command(BaseCommand):
             raise CommandError(f"the policy is refused: {exc}") from exc
         if lab:
             self._write_token(settings.var_dir, actor)
+            _publish_dkim_keys()
         active = PolicyRevision.objects.filter(is_active=True).values_list("revision", flat=True)
         self.stdout.write(f"policy revision: {active[0]}")
         if password is not None:

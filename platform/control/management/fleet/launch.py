@@ -26,6 +26,7 @@ from control.management.fleet.house import TOP, FleetError, House
 from embedded.errors import EmbeddedError
 from embedded.stack import Stack
 from embedded.supervise import Supervisor
+from lab.world import default_world
 from mailcore.ports import StoreUnavailable
 from mailio.shaper import RedisShaper
 from mailio.stats import open_statistics
@@ -37,6 +38,7 @@ WORKER_THREADS = 8
 WEB_THREADS = 16
 READY_S = 60.0
 FLOWER_USER = "operator"
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,11 @@ class Fleet:
 
     def _start_lab(self) -> dict[str, str]:
         """Start the fake internet and return what the product needs to find it."""
-        ports = {name: _free_port(start) for name, start in _LAB_PORTS.items()}
+        exchangers = [host.address for one in default_world().providers for host in one.mx_hosts]
+        ports = {
+            name: _free_port(start, exchangers if name == "smtp" else [LOOPBACK])
+            for name, start in _LAB_PORTS.items()
+        }
         argv = [sys.executable, "-m", "lab", "--dir", str(self._house.var_dir / "lab")]
         for name, port in ports.items():
             argv += [f"--{name}-port", str(port)]
@@ -251,13 +257,15 @@ def answers(url: str) -> bool:
         return False
 
 
-def _free_port(first: int) -> int:
-    """Return the first free loopback port from `first` on, so that two can run side by side."""
+def _free_port(first: int, addresses: Sequence[str] = (LOOPBACK,)) -> int:
+    """Return the first port from `first` on that is free on all of these loopback addresses, so
+    that two can run side by side."""
     for port in range(first, first + SEARCHED_PORTS):
         try:
-            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                with socket.socket(socket.AF_INET, kind) as probe:
-                    probe.bind(("127.0.0.1", port))
+            for address in addresses:
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    with socket.socket(socket.AF_INET, kind) as probe:
+                        probe.bind((address, port))
         except OSError:
             continue
         return port
