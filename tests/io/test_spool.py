@@ -153,12 +153,25 @@ def test_a_file_without_a_header_is_not_sealed_while_it_may_be_coming_up(tmp_pat
     now = 1_700_000_000.0
     number = int(now * 1000) * WRITERS
     segment_path(tmp_path, number).touch()
+    os.utime(segment_path(tmp_path, number), (now, now))
     (tmp_path / "notes.txt").touch()
     (tmp_path / "no-number.seg").touch()
     young = SegmentSpool(tmp_path, wall=lambda: now + 5)
     old = SegmentSpool(tmp_path, wall=lambda: now + 120)
     assert [info.is_sealed for info in young.segments()] == [False]
     assert [info.is_sealed for info in old.segments()] == [True]
+
+
+def test_the_age_of_a_segment_counts_from_its_last_write(tmp_path: Path) -> None:
+    now = 1_700_000_000
+    spool = SegmentSpool(tmp_path, min_free_bytes=0, wall=lambda: now - 1000)
+    (ref,) = spool.append([b"x"])
+    spool.close()
+    os.utime(segment_path(tmp_path, ref.segment), (now, now))
+    later = SegmentSpool(tmp_path, wall=lambda: now + 100)
+    (info,) = later.segments()
+    assert (info.age_s, info.is_sealed) == (100.0, True)
+    later.close()
 
 
 def test_too_little_free_space_refuses_before_anything_is_written(tmp_path: Path) -> None:

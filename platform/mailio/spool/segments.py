@@ -45,7 +45,8 @@ _DAMAGE = frozenset({errno.EIO, errno.EINVAL, errno.EOVERFLOW})
 
 @dataclass(frozen=True, slots=True)
 class SegmentInfo:
-    """A segment file. `is_sealed` once no process may write to it any more."""
+    """A segment file. `is_sealed` once no process may write to it any more; `age_s` counts from
+    the last write, so what was acknowledged a moment ago is never old."""
 
     number: int
     size_bytes: int
@@ -339,8 +340,9 @@ def _inspect(path: Path, *, now: float) -> SegmentInfo | None:
     except (FileNotFoundError, ValueError):
         return None
     try:
-        size_bytes = os.fstat(fd).st_size
-        age_s = max(0.0, now - number // WRITERS / 1000)
+        status = os.fstat(fd)
+        size_bytes = status.st_size
+        age_s = max(0.0, now - max(status.st_mtime, number // WRITERS / 1000))
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
