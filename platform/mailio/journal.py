@@ -16,26 +16,28 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import struct
 import threading
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mailcore.errors import SchemaError
-from mailcore.outcome import Outcome, Scope, SessionInfo, Verdict
+from mailcore.outcome import Outcome
 from mailcore.ports import StoreUnavailable
-from mailcore.reply import EnhancedStatus, SmtpReply
+from mailio.journal_records import (
+    DOT,
+    FORGET,
+    OUTCOME,
+    decode_outcome,
+    encode_outcome,
+    record,
+    whole_records,
+)
 
 SUFFIX = ".journal"
-_HEAD = struct.Struct("<BII")  # kind, payload length, CRC-32 of kind and payload
 _CLAIM = struct.Struct("<qi")  # row id, claim number
-_DOT, _OUTCOME, _FORGET = 1, 2, 3
-_CRC_OF_KIND = {kind: zlib.crc32(bytes([kind])) for kind in (_DOT, _OUTCOME, _FORGET)}
 
 Claim = tuple[int, int]
 
@@ -51,59 +53,6 @@ class Recovery:
     outcomes: list[Outcome]
     dots: list[Claim]
     damaged_files: int = 0
-
-
-def encode_outcome(outcome: Outcome) -> bytes:
-    """Return an outcome as compact JSON."""
-    reply, enhanced, session = outcome.reply, outcome.reply.enhanced, outcome.session
-    fields = [
-        outcome.row_id,
-        outcome.claim_no,
-        outcome.verdict.value,
-        outcome.scope.value,
-        reply.code,
-        reply.lines,
-        None if enhanced is None else [enhanced.klass, enhanced.subject, enhanced.detail],
-        reply.is_local,
-        outcome.stage,
-        [
-            session.mx_host,
-            session.mx_address,
-            session.source_address,
-            session.ehlo_name,
-            session.tls_version,
-            session.tls_cipher,
-        ],
-        outcome.dialogue_ms,
-        outcome.after_dot,
-    ]
-    return json.dumps(fields, separators=(",", ":")).encode("ascii")
-
-
-def decode_outcome(payload: bytes) -> Outcome:
-    """Return the outcome; SchemaError for what is none of ours."""
-    try:
-        fields: list[Any] = json.loads(payload)
-        row_id, claim_no, verdict, scope, code, lines, enhanced, is_local = fields[:8]
-        stage, session, dialogue_ms, after_dot = fields[8:]
-        status = None if enhanced is None else EnhancedStatus(*enhanced)
-        return Outcome(
-            row_id=row_id,
-            claim_no=claim_no,
-            verdict=Verdict(verdict),
-            scope=Scope(scope),
-            reply=SmtpReply(code, tuple(lines), status, is_local),
-            stage=stage,
-            session=SessionInfo(*session),
-            dialogue_ms=dialogue_ms,
-            after_dot=after_dot,
-        )
-    except (ValueError, TypeError) as exc:
-        raise SchemaError(f"a journaled outcome cannot be read: {exc}") from exc
-
-
-def _record(kind: int, payload: bytes) -> bytes:
-    return _HEAD.pack(kind, len(payload), zlib.crc32(payload, _CRC_OF_KIND[kind])) + payload
 
 
 class _Generation:
@@ -162,12 +111,12 @@ class FileJournal:
 
     def dot(self, row_id: int, claim_no: int) -> None:
         """Note that the final dot of this row's transaction is about to be sent."""
-        self._append(_record(_DOT, _CLAIM.pack(row_id, claim_no)))
+        self._append(record(DOT, _CLAIM.pack(row_id, claim_no)))
         self._count((row_id, claim_no))
 
     def outcome(self, outcome: Outcome) -> None:
         """Note an outcome in the turn that read its reply."""
-        self._append(_record(_OUTCOME, encode_outcome(outcome)))
+        self._append(record(OUTCOME, encode_outcome(outcome)))
         self._count((outcome.row_id, outcome.claim_no))
 
     def forget(self, claims: Sequence[Claim]) -> None:
@@ -176,7 +125,7 @@ class FileJournal:
         if not known:
             return
         with contextlib.suppress(StoreUnavailable):  # replaying what is settled is harmless
-            self._append(_record(_FORGET, b"".join(_CLAIM.pack(*claim) for claim in known)))
+            self._append(record(FORGET, b"".join(_CLAIM.pack(*claim) for claim in known)))
         for claim in known:
             generation = self._live.pop(claim, None)
             if generation is not None:
@@ -367,7 +316,7 @@ def _replay(files: Sequence[Path]) -> Recovery:
     for file in files:
         raw = file.read_bytes()
         read_bytes = 0
-        for kind, payload, end in _records(raw):
+        for kind, payload, end in whole_records(raw):
             try:
                 _apply(entries, kind, payload)
             except SchemaError:  # of another version: its dot stays, so its outcome is unknown
@@ -382,26 +331,11 @@ def _replay(files: Sequence[Path]) -> Recovery:
 
 
 def _apply(entries: dict[Claim, Outcome | None], kind: int, payload: bytes) -> None:
-    if kind == _OUTCOME:
+    if kind == OUTCOME:
         outcome = decode_outcome(payload)
         entries[outcome.row_id, outcome.claim_no] = outcome
-    elif kind == _DOT:
+    elif kind == DOT:
         entries.setdefault(_CLAIM.unpack(payload), None)
     else:
         for claim in _CLAIM.iter_unpack(payload):
             entries.pop(claim, None)
-
-
-def _records(raw: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Yield kind, payload and end of each whole record; stop at the first that is not."""
-    offset = 0
-    while offset + _HEAD.size <= len(raw):
-        kind, length, crc = _HEAD.unpack_from(raw, offset)
-        offset += _HEAD.size
-        payload = raw[offset : offset + length]
-        offset += length
-        if kind not in _CRC_OF_KIND or len(payload) != length:
-            return
-        if zlib.crc32(payload, _CRC_OF_KIND[kind]) != crc:
-            return
-        yield kind, payload, offset

@@ -4,19 +4,16 @@ import base64
 import email
 import email.policy
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mailcore.errors import SubmissionRefused
 from mailcore.outcome import MailClass
 from mailcore.policy.model import Account, PolicySnapshot, Sender, SendingDomain
 from mailcore.submission import Plan, parse_offer, plan_submission, raw_offer
-from mailcore.submission.reader import read_time
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MESSAGE_ID = UUID("0190163d-8694-739b-aea5-966c26f8ad91")
@@ -363,40 +360,3 @@ def test_a_flood_of_problems_is_cut() -> None:
     with pytest.raises(SubmissionRefused) as caught:
         parse_offer({f"field {number}": 1 for number in range(1000)})
     assert len(caught.value.problems) == 100
-
-
-@settings(deadline=None)
-@given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)), st.integers(-14 * 60, 14 * 60))  # noqa: DTZ001
-def test_times_round_trip(moment: datetime, minutes: int) -> None:
-    moment = moment.replace(tzinfo=UTC)
-    shifted = (moment + timedelta(minutes=minutes)).replace(tzinfo=None).isoformat()
-    sign = "-" if minutes < 0 else "+"
-    offset = f"{sign}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
-    text = shifted if "T" in shifted else f"{shifted}T00:00:00"
-    assert read_time(f"{text}{offset}") == moment
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
-    max_leaves=8,
-)
-
-
-@settings(deadline=None)
-@given(
-    st.dictionaries(
-        st.sampled_from(
-            [*message(), "cc", "headers", "attachments", "custom", "raw", "recipients", "sender"]
-        ),
-        json_values,
-    )
-)
-def test_any_json_is_taken_or_refused(changes: dict[str, Any]) -> None:
-    try:
-        plan = planned(message(**changes))
-    except SubmissionRefused as exc:
-        pointers = [problem.pointer for problem in exc.problems]
-        assert all(pointer == "" or pointer.startswith("/") for pointer in pointers)
-    else:
-        assert plan.submission.recipients

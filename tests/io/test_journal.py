@@ -20,12 +20,11 @@ from mailcore.reply import EnhancedStatus, SmtpReply
 from mailio.journal import (
     FileJournal,
     Recovery,
-    decode_outcome,
     discard,
-    encode_outcome,
     journals,
     recover,
 )
+from mailio.journal_records import decode_outcome, encode_outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 OK = SmtpReply.of(250, ("2.0.0 queued as 1",))
