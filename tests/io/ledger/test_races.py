@@ -19,6 +19,12 @@ from mailio.ledger.upkeep import LedgerUpkeep
 from tests.io.ledger import world
 from tests.io.ledger.world import accept, claim_all, ends, message, query, waits
 
+STUCK = """
+SELECT r.state, r.reason, r.due_at <= now(), r.incarnation, r.unrouted_domain, l.id, l.site,
+       l.waiting, l.leased, l.unknown, l.next_due_at <= now(), count(*)
+  FROM ledger_row r LEFT JOIN ledger_lane l ON l.id = r.lane_id
+ GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 LIMIT 20
+"""
 ACTIONS = ("accept", "accept", "claim", "claim", "end", "wait", "unknown", "stray", "route")
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 
@@ -158,7 +164,11 @@ async def test_everything_at_once_ends_each_row_once_and_counts_right(
 
     with ThreadPoolExecutor(2) as threads:
         filling = [threads.submit(fill, part) for part in range(2)]
-        await asyncio.gather(*map(deliver, sides[:2]), route(sides[2]), tidy(sides[2]))
+        work = asyncio.gather(*map(deliver, sides[:2]), route(sides[2]), tidy(sides[2]))
+        try:
+            await asyncio.wait_for(work, 40)
+        except TimeoutError:
+            pytest.fail(f"{total - sum(ended.values())} rows are stuck: {query(STUCK)}")
         assert [future.result(10) for future in filling] == [None, None]
     assert len(ended) == total
     assert set(ended.values()) == {1}
