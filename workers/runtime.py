@@ -26,6 +26,7 @@ from typing import Any
 import uvloop
 from celery import Celery
 
+from mailcore.policy.model import PolicySnapshot
 from mailio import settings as process_settings
 from mailio.broker import CeleryBells
 from mailio.clock import LedgerClock
@@ -56,6 +57,7 @@ from workers.policy_cache import PolicyCache
 
 WAIT_S = 5.0
 STOP_S = 30.0
+FOLLOW_S = 1.0
 SIGNERS = 2
 
 log = logging.getLogger(__name__)
@@ -165,10 +167,26 @@ class EngineProcess(Process):
         self.spool = SegmentSpool(settings.spool_dir)
         self.closing(self.spool.close)
         self.clock = LedgerClock()
+        confined = settings.is_lab
+        self._resolver = DnsResolver(settings.resolver, confine_to_loopback=confined)
+        self._connector = SmtpConnector(_timeouts(settings), confine_to_loopback=confined)
         self.ports = self.engine.call(self._ports())
         self.engine.call(self.ports.lease.open())
         self.closing(lambda: self.engine.call(self.ports.lease.close()))
         self._keep(self.ports.lease.keep())
+        self._keep(self._follow_node_settings())
+
+    async def _follow_node_settings(self) -> None:
+        """Hand the node's settings to the adapters whenever a new policy is in force."""
+        seen: PolicySnapshot | None = None
+        while True:
+            policy = self.policy.current()
+            node = policy.nodes.get(self.settings.node)
+            if policy is not seen and node is not None:
+                self._resolver.adjust(timeout_s=node.dns_timeout_s, ceiling_s=node.dns_cache_max_s)
+                self._connector.adjust(connect_s=node.connect_timeout_s)
+            seen = policy
+            await asyncio.sleep(FOLLOW_S)
 
     def _keep(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run a loop until the end."""
@@ -198,8 +216,8 @@ class EngineProcess(Process):
             ledger=ledger,
             spool=self.spool,
             journal=self._journal,
-            resolver=DnsResolver(settings.resolver, confine_to_loopback=settings.is_lab),
-            connector=SmtpConnector(_timeouts(settings), confine_to_loopback=settings.is_lab),
+            resolver=self._resolver,
+            connector=self._connector,
             shaper=shaper,
             bells=bells,
             vault=vault,

@@ -114,6 +114,11 @@ class DnsResolver:
         self._in_flight: dict[tuple[str, str], asyncio.Task[AnyAnswer]] = {}
         self._gate = asyncio.Semaphore(questions_in_flight)
 
+    def adjust(self, *, timeout_s: float, ceiling_s: float) -> None:
+        """Take over a node's settings: they hold for the questions to come."""
+        self._timeout_s = timeout_s
+        self._limits = replace(self._limits, ceiling_s=ceiling_s)
+
     # -- the port
 
     async def mx(self, domain: str) -> MxAnswer:

@@ -41,3 +41,5 @@ def set_up_logging(level: str) -> None:
     # Every bell would be two lines of theirs.
     for chatty in ("celery.app.trace", "celery.worker.strategy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # It logs a traceback of its own for a server that is away; ours says so in a line.
+    logging.getLogger("clickhouse_driver").setLevel(logging.ERROR)

@@ -15,6 +15,7 @@ import errno
 import ipaddress
 import socket
 import ssl
+from dataclasses import replace
 
 from mailcore.outcome import Scope
 from mailcore.ports import ConnectFailed, Endpoint, TimedOut, TlsFailed
@@ -55,6 +56,10 @@ class SmtpConnector:
         self._timeouts = timeouts or Timeouts()
         self._confine_to_loopback = confine_to_loopback
         self._tls_context = _tls_context()
+
+    def adjust(self, *, connect_s: float) -> None:
+        """Take over a node's settings: they hold for the sessions to come."""
+        self._timeouts = replace(self._timeouts, connect_s=connect_s)
 
     async def connect(self, endpoint: Endpoint) -> SmtpProtocol:
         """Return a session ready for MAIL, or raise TransportError."""

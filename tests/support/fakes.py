@@ -317,12 +317,14 @@ class MemoryJournal:
 
     told: list[tuple[str, int]] = field(default_factory=list)
     live: set[tuple[int, int]] = field(default_factory=set)
+    when_told: Callable[[], None] = lambda: None
 
     def dot(self, row_id: int, claim_no: int) -> None:
         self.told.append(("dot", row_id))
         self.live.add((row_id, claim_no))
 
     def outcome(self, outcome: Outcome) -> None:
+        self.when_told()
         self.told.append(("outcome", outcome.row_id))
         self.live.add((outcome.row_id, outcome.claim_no))
 

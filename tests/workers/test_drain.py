@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from mailcore.bells import DrainBell, Path
 from mailcore.events import recipient_hash
-from mailcore.outcome import MailClass, RowState, Scope, WaitReason
-from mailcore.policy.model import PolicySnapshot, Strategy
+from mailcore.outcome import MailClass, RowState, Scope, TlsNeed, WaitReason
+from mailcore.policy.model import DomainType, HeloMode, PolicySnapshot, Strategy
 from mailcore.ports import (
     ConnectFailed,
     Disconnected,
@@ -19,6 +19,7 @@ from mailcore.ports import (
     MxAnswer,
     MxHost,
     RecipientReply,
+    StoreUnavailable,
 )
 from mailcore.reply import SmtpReply
 from tests.support.fakes import NODE, SITE, World, policy, row, world
@@ -232,17 +233,78 @@ async def test_a_lease_that_ran_out_withholds_the_dot() -> None:
 async def test_with_the_ledger_away_outcomes_stay_journaled_until_it_is_back() -> None:
     it = world()
     it.ledger.add(row(1))
+
+    def leave() -> None:
+        it.ledger.is_away = True
+
+    it.journal.when_told = leave
     async with running(it) as (dispatcher, settler):
         ringing = asyncio.create_task(dispatcher.ring(BELL))
-        await until(lambda: bool(it.ledger.claims))
-        it.ledger.is_away = True
-        await until(lambda: ("outcome", 1) in it.journal.told and settler.is_stuck)
+        await until(lambda: settler.is_stuck)
         assert it.journal.live == {(1, 1)}
         it.ledger.is_away = False
         await settler.flush()
         ringing.cancel()
     assert it.ledger.kinds() == ["delivered"]
     assert it.journal.live == set()
+
+
+async def test_a_strategy_that_drops_destroys_instead_of_sending() -> None:
+    it = world(policy(strategy=Strategy(1, "hole", 0, 0, 0, 0.0, drop=True)))
+    it.ledger.add(row(1), row(2))
+    await drained(it)
+    assert it.ledger.rows == {}
+    assert it.ledger.kinds() == ["purged", "purged"]
+    assert it.receiver.endpoints == []
+    assert "hole" in it.ledger.events[0].reply
+
+
+async def test_mail_that_needs_tls_never_travels_in_clear() -> None:
+    it = world()
+    it.ledger.add(row(1), replace(row(2), tls_need=TlsNeed.REQUIRED))
+    await drained(it)
+    assert [m.forward_paths for m in it.receiver.delivered] == [("r1@peer.test",)]
+    assert it.ledger.rows[2].state is RowState.WAITING
+    (told,) = [event for event in it.ledger.events if event.kind == "deferred"]
+    assert told.enhanced == "4.7.10"
+
+
+async def test_an_isp_gets_its_header_overrides() -> None:
+    snapshot = policy()
+    isp = replace(snapshot.isps[1], add_headers=(("X-Peer", "yes"),), delete_headers=("Subject",))
+    it = world(replace(snapshot, isps={1: isp}))
+    it.ledger.add(row(1))
+    await drained(it)
+    (message,) = it.receiver.delivered
+    assert b"X-Peer: yes\r\n" in message.content
+    assert b"Subject:" not in message.content
+
+
+async def test_a_greeting_by_from_domain_is_the_domain_the_sender_presents() -> None:
+    snapshot = policy(strategy=Strategy(1, "u", 0, 0, 0, 0.0, helo=HeloMode.FROM_DOMAIN))
+    sender = replace(
+        snapshot.senders[1], domain_type=DomainType.FIXED, fixed_domain="out.sender.test"
+    )
+    it = world(replace(snapshot, senders={1: sender}))
+    it.ledger.add(row(1))
+    await drained(it)
+    assert [endpoint.ehlo_name for endpoint in it.receiver.endpoints] == ["out.sender.test"]
+
+
+async def test_a_dot_that_cannot_be_journaled_is_not_sent() -> None:
+    it = world()
+    it.ledger.add(row(1))
+
+    def refuse(row_id: int, claim_no: int) -> None:
+        raise StoreUnavailable("journal", "disk full")
+
+    it.journal.dot = refuse  # type: ignore[method-assign]
+    async with running(it) as (dispatcher, settler):
+        ringing = asyncio.create_task(dispatcher.ring(BELL))
+        await until(lambda: it.ledger.reasons.get(1) is WaitReason.RETURNED)
+        ringing.cancel()
+        await settler.flush()
+    assert it.receiver.delivered == []
 
 
 async def test_accounts_share_a_path_alike() -> None:

@@ -201,5 +201,15 @@ class Claimer:
                 self._settler.give_back([row], delay_s=NO_SOURCE_S)
                 continue
             room[id(feed)] -= 1
+            strategy = strategy_for(
+                policy, sender_id=row.sender_id, isp_id=row.isp_id, source_id=feed.source.id
+            )
+            if strategy.drop:
+                self._settler.purge(row, _dropped(strategy.name))
+                continue
             assigned.setdefault(id(feed), (feed, []))[1].append(row)
         return list(assigned.values())
+
+
+def _dropped(strategy: str) -> SmtpReply:
+    return SmtpReply.local(550, "5.7.0", f"the strategy {strategy} destroys mail (drop message)")

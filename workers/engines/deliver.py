@@ -24,6 +24,7 @@ from mailcore.ports import (
     DnsStatus,
     Endpoint,
     RecipientReply,
+    StoreUnavailable,
     TlsFailed,
     TransportError,
     WireTransaction,
@@ -38,6 +39,8 @@ from workers.engines.feed import Feed, Job
 # nothing about the recipient and is made again at once, this many times.
 STALE_TRIES = 2
 MOST_ADDRESSES = 6
+# Lease or journal failed us: trying again at once would only spin.
+WITHHELD_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +87,7 @@ async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
     if not feed.queue:
         return
     try:
-        connection = await open_session(feed, feed.queue[0].row, ports=ports, told=told)
+        connection = await open_session(feed, feed.queue[0], ports=ports, told=told)
     except TransportError as error:
         told.path_failed(feed, error)
         return
@@ -97,11 +100,9 @@ async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
         await connection.close()
 
 
-async def open_session(
-    feed: Feed, row: QueuedRow, *, ports: DeliverPorts, told: Told
-) -> Connection:
+async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told) -> Connection:
     """Try the site's hosts in order; raise what the last of them said."""
-    domain = row.recipient.domain
+    domain = job.row.recipient.domain
     answer = await ports.resolver.mx(domain)
     if answer.status is not DnsStatus.OK:
         reply = SmtpReply.local(451, "4.4.3", f"{domain}: {answer.detail or answer.status.value}")
@@ -116,16 +117,16 @@ async def open_session(
                 raise error
             tried += 1
             try:
-                return await _connect(feed, row, host.name, address, ports=ports, told=told)
+                return await _connect(feed, job, host.name, address, ports=ports, told=told)
             except TransportError as exc:
                 error = exc
     raise error
 
 
 async def _connect(
-    feed: Feed, row: QueuedRow, host: str, address: str, *, ports: DeliverPorts, told: Told
+    feed: Feed, job: Job, host: str, address: str, *, ports: DeliverPorts, told: Told
 ) -> Connection:
-    tls = feed.strategy.tls
+    tls = job.tls
     if tls is TlsMode.OPPORTUNISTIC and told.is_tls_broken(host):
         tls = TlsMode.NONE
     endpoint = Endpoint(
@@ -133,7 +134,7 @@ async def _connect(
         address=address,
         port=ports.smtp_port,
         source_address=feed.source.address,
-        ehlo_name=_ehlo_name(feed, row),
+        ehlo_name=_ehlo_name(feed, job),
         tls=tls,
     )
     try:
@@ -149,10 +150,10 @@ async def _connect(
         return await ports.connector.connect(plain)
 
 
-def _ehlo_name(feed: Feed, row: QueuedRow) -> str:
+def _ehlo_name(feed: Feed, job: Job) -> str:
     match feed.strategy.helo:
         case HeloMode.FROM_DOMAIN:
-            return row.header_from
+            return job.domain
         case HeloMode.IP:
             address = feed.source.address
             return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
@@ -178,6 +179,9 @@ async def _transact_all(
                 if job is not None and _went_stale(connection):
                     _retry_stale(feed, job, told=told)
                     return
+        if job is not None and job.tls is TlsMode.REQUIRED and not connection.session.tls_version:
+            _refuse_clear(feed, job, connection, ports=ports, told=told)
+            continue
         if job is not None:
             flight = _begin(feed, connection, job, ports=ports, is_first=sent == 0)
             sent += 1
@@ -193,6 +197,25 @@ async def _transact_all(
         previous = flight
 
 
+def _refuse_clear(
+    feed: Feed, job: Job, connection: Connection, *, ports: DeliverPorts, told: Told
+) -> None:
+    """Defer a message that must not travel in clear: this session was opened for others."""
+    feed.on_the_wire -= 1
+    outcome = Outcome(
+        row_id=job.row.id,
+        claim_no=job.row.claim_no,
+        verdict=Verdict.DEFERRED,
+        scope=Scope.MESSAGE,
+        reply=SmtpReply.local(451, "4.7.10", "TLS is required and this session has none"),
+        stage="starttls",
+        session=connection.session,
+        source_id=feed.source.id,
+        occurred_ms=int(ports.clock.now().timestamp() * 1000),
+    )
+    told.outcome(outcome, job.row)
+
+
 def _begin(
     feed: Feed, connection: Connection, job: Job, *, ports: DeliverPorts, is_first: bool
 ) -> Flight:
@@ -201,7 +224,12 @@ def _begin(
     def before_dot() -> bool:
         if not ports.lease.holds():
             return False
-        ports.journal.dot(row.id, row.claim_no)
+        try:
+            ports.journal.dot(row.id, row.claim_no)
+        except StoreUnavailable as exc:
+            # What is not on disk before the dot could be sent twice after a crash.
+            log.error("dot withheld", extra={"store": exc.store, "reason": exc.reason})
+            return False
         return True
 
     return Flight(job, connection.begin(job.wire, before_dot=before_dot), is_first)
@@ -216,7 +244,7 @@ async def _finish(
         (verdict,) = await flight.transaction.replies
     except Withheld:
         feed.on_the_wire -= 1
-        told.returned(row, delay_s=0.0)
+        told.returned(row, delay_s=WITHHELD_S)
     except TransportError as error:
         _line_lost(feed, connection, flight, error, ports=ports, told=told)
     else:

@@ -21,8 +21,9 @@ from functools import partial
 
 from mailcore.bells import DrainBell, Path
 from mailcore.envelope import QueuedRow
-from mailcore.outcome import MailClass, Outcome, Scope, Verdict
-from mailcore.policy.model import PolicySnapshot
+from mailcore.outcome import MailClass, Outcome, Scope, TlsNeed, Verdict
+from mailcore.policy.lookup import presented_domain, tls_mode_for
+from mailcore.policy.model import PolicySnapshot, TlsMode
 from mailcore.ports import StoreUnavailable, TransportError, WireMessage
 from mailcore.reply import SmtpReply
 from mailcore.shaping.strategy import rate_of
@@ -176,9 +177,14 @@ class Dispatcher:
         ready = iter(wires)
         for feed, part in batches:
             feed.preparing -= len(part)
-            self._queue(feed, [(row, next(ready)) for row in part])
+            self._queue(feed, [(row, next(ready)) for row in part], policy)
 
-    def _queue(self, feed: Feed, ready: Sequence[tuple[QueuedRow, WireMessage | None]]) -> None:
+    def _queue(
+        self,
+        feed: Feed,
+        ready: Sequence[tuple[QueuedRow, WireMessage | None]],
+        policy: PolicySnapshot,
+    ) -> None:
         jobs = []
         for row, wire in ready:
             if wire is None:
@@ -187,7 +193,7 @@ class Dispatcher:
                 self.returned(row, delay_s=0.0)
             else:
                 not_before = feed.allowance.popleft() if feed.allowance else 0.0
-                jobs.append(Job(row, wire, not_before))
+                jobs.append(_job(feed, row, wire, policy, not_before))
         feed.put(jobs)
 
     def _no_content(self, feed: Feed, row: QueuedRow) -> None:
@@ -300,7 +306,11 @@ class Dispatcher:
     def outcome(self, outcome: Outcome, row: QueuedRow) -> None:
         """Journal an outcome in this very turn, and settle it with the next batch."""
         self._bytes_held -= row.content.length
-        self._ports.journal.outcome(outcome)
+        try:
+            self._ports.journal.outcome(outcome)
+        except StoreUnavailable as exc:
+            # The dot is journaled: should we die before the settle, the row becomes unknown.
+            log.error("outcome not journaled", extra={"store": exc.store, "reason": exc.reason})
         self._settler.add(outcome, row)
         self._kick.set()
         if outcome.verdict is not Verdict.DELIVERED and outcome.scope in (
@@ -385,3 +395,16 @@ class Dispatcher:
             await work
         except StoreUnavailable as exc:
             log.info("left undone", extra={"store": exc.store, "reason": exc.reason})
+
+
+def _job(
+    feed: Feed, row: QueuedRow, wire: WireMessage, policy: PolicySnapshot, not_before: float
+) -> Job:
+    """Put together what a session needs to know of a row."""
+    tls = tls_mode_for(policy, sender_id=row.sender_id, strategy=feed.strategy)
+    if row.tls_need is TlsNeed.REQUIRED:
+        tls = TlsMode.REQUIRED
+    domain = presented_domain(
+        policy, sender_id=row.sender_id, header_from=row.header_from, source=feed.source
+    )
+    return Job(row, wire, tls, domain, not_before)

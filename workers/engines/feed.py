@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from mailcore.bells import Path
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass
-from mailcore.policy.model import Source, Strategy
+from mailcore.policy.model import Source, Strategy, TlsMode
 from mailcore.ports import Grant, WireMessage
 
 # In force until the first look at the lanes tells which strategies apply to the path.
@@ -26,10 +26,13 @@ UNLIMITED = Strategy(0, "", 0, 0, 0, 0.0)
 
 @dataclass(slots=True)
 class Job:
-    """One row on its way out. `not_before` is monotonic; `tries` counts stale sessions."""
+    """One row on its way out. `domain` is what its sender presents itself as; `not_before` is
+    monotonic; `tries` counts stale sessions."""
 
     row: QueuedRow
     wire: WireMessage
+    tls: TlsMode
+    domain: str
     not_before: float = 0.0
     tries: int = 0
 

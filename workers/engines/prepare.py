@@ -19,6 +19,7 @@ from mailcore.envelope import QueuedRow
 from mailcore.policy.lookup import return_path_domain
 from mailcore.policy.model import PolicySnapshot
 from mailcore.ports import WireMessage
+from mailcore.render.overrides import override_headers
 from workers.engines.context import DeliverPorts
 
 CHUNK = 16
@@ -98,6 +99,9 @@ def _build(
             continue
         token = tokens.MessageToken(row.message_id, row.recipient_no)
         text = tokens.sign(token, ring=token_ring)
+        isp = policy.isps.get(row.isp_id)
+        if isp is not None:
+            content = override_headers(content, add=isp.add_headers, delete=isp.delete_headers)
         whole = b"%s: %s\r\n%s" % (header.encode("ascii"), text.encode("ascii"), content)
         keys = signers[row.header_from]
         signature = dkim.sign(whole, keys, now=now) if keys else b""

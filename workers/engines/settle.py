@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from mailcore.bells import ApplyBell
 from mailcore.disposition import (
@@ -23,6 +25,7 @@ from mailcore.disposition import (
     Settlement,
     plan,
     plan_expired,
+    plan_purged,
     plan_stopped,
     write_rulebook,
 )
@@ -79,6 +82,21 @@ def settlement_of(*dispositions: Disposition, returns: Sequence[Defer] = ()) -> 
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one transaction settles."""
+
+    outcomes: Sequence[tuple[Outcome, QueuedRow]]
+    returns: Sequence[Defer]
+    expired: Sequence[QueuedRow]
+    stopped: Sequence[tuple[QueuedRow, SmtpReply]]
+    purged: Sequence[tuple[QueuedRow, SmtpReply]]
+
+    def __len__(self) -> int:
+        ended = len(self.expired) + len(self.stopped) + len(self.purged)
+        return len(self.outcomes) + len(self.returns) + ended
+
+
 class Settler:
     """Gathers outcomes of this process and settles them in the order they came."""
 
@@ -88,6 +106,7 @@ class Settler:
         self._returns: list[Defer] = []
         self._expired: list[QueuedRow] = []
         self._stopped: list[tuple[QueuedRow, SmtpReply]] = []
+        self._purged: list[tuple[QueuedRow, SmtpReply]] = []
         self._arrived = asyncio.Event()
         self._settled = asyncio.Condition()
         self._busy = 0
@@ -98,8 +117,7 @@ class Settler:
     @property
     def pending(self) -> int:
         """How many rows still have to be settled."""
-        ended = len(self._expired) + len(self._stopped)
-        return len(self._outcomes) + len(self._returns) + ended + self._busy
+        return sum(len(waiting) for waiting in self._waiting()) + self._busy
 
     def add(self, outcome: Outcome, row: QueuedRow) -> None:
         """Take an outcome that is journaled; called in the turn that read the reply."""
@@ -114,6 +132,11 @@ class Settler:
     def stop(self, row: QueuedRow, reply: SmtpReply) -> None:
         """End a claimed row whose recipient may not be mailed; `reply` says why."""
         self._stopped.append((row, reply))
+        self._arrived.set()
+
+    def purge(self, row: QueuedRow, reply: SmtpReply) -> None:
+        """Destroy a claimed row because an operator's rule says so; `reply` names the rule."""
+        self._purged.append((row, reply))
         self._arrived.set()
 
     def give_back(self, rows: Sequence[QueuedRow], *, delay_s: float = 0.0) -> None:
@@ -145,17 +168,22 @@ class Settler:
             await self._settle_one_batch()
 
     async def _settle_one_batch(self) -> None:
-        taken, self._outcomes = self._outcomes[:BATCH], self._outcomes[BATCH:]
-        returned, self._returns = self._returns[:BATCH], self._returns[BATCH:]
-        expired, self._expired = self._expired[:BATCH], self._expired[BATCH:]
-        stopped, self._stopped = self._stopped[:BATCH], self._stopped[BATCH:]
-        if not (self._outcomes or self._returns or self._expired or self._stopped):
+        batch = Batch(
+            self._outcomes[:BATCH],
+            self._returns[:BATCH],
+            self._expired[:BATCH],
+            self._stopped[:BATCH],
+            self._purged[:BATCH],
+        )
+        for waiting in self._waiting():
+            del waiting[:BATCH]
+        if not any(self._waiting()):
             self._arrived.clear()
-        self._busy = len(taken) + len(returned) + len(expired) + len(stopped)
-        settlement = self._decide(taken, expired, stopped, returned)
+        self._busy = len(batch)
+        settlement = self._decide(batch)
         await self._commit(settlement)
-        claims = [(outcome.row_id, outcome.claim_no) for outcome, _ in taken]
-        claims += [(defer.row_id, defer.claim_no) for defer in returned]
+        claims = [(outcome.row_id, outcome.claim_no) for outcome, _ in batch.outcomes]
+        claims += [(defer.row_id, defer.claim_no) for defer in batch.returns]
         self._ports.journal.forget(claims)
         async with self._settled:
             self._busy = 0
@@ -163,28 +191,29 @@ class Settler:
         if settlement.event_count:
             await self._ring_apply()
 
-    def _decide(
-        self,
-        taken: Sequence[tuple[Outcome, QueuedRow]],
-        expired: Sequence[QueuedRow],
-        stopped: Sequence[tuple[QueuedRow, SmtpReply]],
-        returned: Sequence[Defer],
-    ) -> Settlement:
+    def _waiting(self) -> tuple[list[Any], ...]:
+        return self._outcomes, self._returns, self._expired, self._stopped, self._purged
+
+    def _decide(self, batch: Batch) -> Settlement:
         rules, node, now = self.rules.current(), self._ports.node, self._ports.clock.now()
         decided = plan(
-            [outcome for outcome, _ in taken],
-            {row.id: row for _, row in taken},
+            [outcome for outcome, _ in batch.outcomes],
+            {row.id: row for _, row in batch.outcomes},
             rules=rules,
             node=node,
             now=now,
             draw=self._ports.draw,
         )
-        ended = plan_expired(expired, rules=rules, node=node, now=now)
-        halted = [
+        ended = plan_expired(batch.expired, rules=rules, node=node, now=now)
+        stopped = [
             plan_stopped([row], reply=reply, rules=rules, node=node, now=now)
-            for row, reply in stopped
+            for row, reply in batch.stopped
         ]
-        return settlement_of(decided, ended, *halted, returns=returned)
+        purged = [
+            plan_purged([row], reply=reply, rules=rules, node=node, now=now)
+            for row, reply in batch.purged
+        ]
+        return settlement_of(decided, ended, *stopped, *purged, returns=batch.returns)
 
     async def _commit(self, settlement: Settlement) -> None:
         delay_s = RETRY_FIRST_S

@@ -38,8 +38,6 @@ class NodeAdmin(PolicyAdmin):
                     "dns_cache_max_s",
                     "connect_timeout_s",
                     "fbl_header",
-                    "admin_email",
-                    "logs_replies",
                 )
             },
         ),

@@ -9,7 +9,14 @@ Follows  design.md sections 3 and 6. Retry and default rules are chosen in shapi
 
 from __future__ import annotations
 
-from mailcore.policy.model import PolicySnapshot, SendingDomain, Source, Strategy
+from mailcore.policy.model import (
+    DomainType,
+    PolicySnapshot,
+    SendingDomain,
+    Source,
+    Strategy,
+    TlsMode,
+)
 
 # What holds where an operator has written no strategy at all: the reference's 60:60.
 BUILT_IN_STRATEGY = Strategy(
@@ -55,6 +62,26 @@ def rate_for(
     """Return (messages, seconds) of a path; 0 messages is unlimited."""
     strategy = strategy_for(policy, sender_id=sender_id, isp_id=isp_id, source_id=source_id)
     return strategy.messages_per_interval, strategy.interval_s
+
+
+def tls_mode_for(policy: PolicySnapshot, *, sender_id: int, strategy: Strategy) -> TlsMode:
+    """Return how a sender's mail travels: the stricter of its own word and the strategy's."""
+    sender = policy.senders.get(sender_id)
+    if sender is not None and sender.tls is TlsMode.REQUIRED:
+        return TlsMode.REQUIRED
+    return strategy.tls
+
+
+def presented_domain(
+    policy: PolicySnapshot, *, sender_id: int, header_from: str, source: Source
+) -> str:
+    """Return the domain a sender presents itself as (reference §3.1, sender domain type)."""
+    sender = policy.senders.get(sender_id)
+    if sender is None or sender.domain_type is DomainType.FROM_HEADER:
+        return header_from
+    if sender.domain_type is DomainType.FIXED and sender.fixed_domain:
+        return sender.fixed_domain
+    return source.ehlo_name
 
 
 def return_path_domain(policy: PolicySnapshot, *, sender_id: int, header_from: str) -> str:
