@@ -23,7 +23,7 @@ from mailcore.errors import TokenError
 _VERSION = 1
 _MAC_BYTES = 8
 _TOKEN_BYTES = 1 + 16 + 2 + _MAC_BYTES
-_PREFIX = "b-"
+RETURN_PATH_PREFIX = "b-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,11 @@ def read(text: str, *, ring: Mapping[int, bytes]) -> MessageToken:
 
 def return_path_local_part(token: MessageToken, *, ring: Mapping[int, bytes]) -> str:
     """Return the local part of a signed return path, at most 46 octets."""
-    return _PREFIX + sign(token, ring=ring)
+    return RETURN_PATH_PREFIX + sign(token, ring=ring)
 
 
 def find_in_local_part(local_part: str, *, ring: Mapping[int, bytes]) -> MessageToken:
     """Read the token of a return path's local part, or raise TokenError."""
-    if not local_part.lower().startswith(_PREFIX):
+    if not local_part.lower().startswith(RETURN_PATH_PREFIX):
         raise TokenError("the local part is no signed return path")
-    return read(local_part[len(_PREFIX) :], ring=ring)
+    return read(local_part[len(RETURN_PATH_PREFIX) :], ring=ring)
