@@ -145,7 +145,26 @@ class Outcome:
 
     @classmethod
     def deferred(
-        cls, row_id: int, claim_no: int, *, scope: Scope, reply: SmtpReply, stage: str
+        cls,
+        row_id: int,
+        claim_no: int,
+        *,
+        scope: Scope,
+        reply: SmtpReply,
+        stage: str,
+        session: SessionInfo = SessionInfo(),
+        source_id: int = 0,
+        occurred_ms: int = 0,
     ) -> Self:
         """An attempt that never reached a server's word on the recipient."""
-        return cls(row_id, claim_no, Verdict.DEFERRED, scope, reply, stage)
+        return cls(
+            row_id,
+            claim_no,
+            Verdict.DEFERRED,
+            scope,
+            reply,
+            stage,
+            session,
+            source_id=source_id,
+            occurred_ms=occurred_ms,
+        )

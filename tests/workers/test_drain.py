@@ -22,7 +22,8 @@ from mailcore.ports import (
     StoreUnavailable,
 )
 from mailcore.reply import SmtpReply
-from tests.support.fakes import NODE, SITE, World, policy, row, world
+from tests.support.builders import NODE, SITE, policy, row
+from tests.support.fakes import World, world
 from workers.engines.context import Limits
 from workers.engines.drain import Dispatcher
 from workers.engines.settle import Settler

@@ -11,7 +11,8 @@ from mailcore.outcome import MailClass, WaitReason
 from mailcore.policy.model import Strategy
 from mailcore.ports import DnsStatus, MxAnswer, MxHost, StoreUnavailable
 from mailcore.shaping.fair import Demand, share_budget
-from tests.support.fakes import NODE, SITE, policy, row, world
+from tests.support.builders import NODE, SITE, policy, row
+from tests.support.fakes import world
 from workers.engines.ring import Ringer
 from workers.engines.route import route_domains
 from workers.engines.settle import Rules

@@ -33,7 +33,7 @@ from mailcore.ports import (
 from mailcore.reply import SmtpReply
 from mailcore.routing.site import plan_hosts
 from workers.engines.context import DeliverPorts
-from workers.engines.feed import Feed, Job
+from workers.engines.feed import Feed, Job, put_off
 
 # A session that was idle may have been closed by the peer without our seeing it: such a try says
 # nothing about the recipient and is made again at once, this many times.
@@ -202,16 +202,14 @@ def _refuse_clear(
 ) -> None:
     """Defer a message that must not travel in clear: this session was opened for others."""
     feed.on_the_wire -= 1
-    outcome = Outcome(
-        row_id=job.row.id,
-        claim_no=job.row.claim_no,
-        verdict=Verdict.DEFERRED,
+    outcome = put_off(
+        feed,
+        job.row,
         scope=Scope.MESSAGE,
         reply=SmtpReply.local(451, "4.7.10", "TLS is required and this session has none"),
         stage="starttls",
+        now=ports.clock.now(),
         session=connection.session,
-        source_id=feed.source.id,
-        occurred_ms=int(ports.clock.now().timestamp() * 1000),
     )
     told.outcome(outcome, job.row)
 

@@ -30,7 +30,7 @@ from mailcore.shaping.strategy import rate_of
 from workers.engines.claim import Claimer
 from workers.engines.context import DeliverPorts
 from workers.engines.deliver import serve
-from workers.engines.feed import Feed, Job
+from workers.engines.feed import Feed, Job, put_off
 from workers.engines.prepare import Keyring, prepare
 from workers.engines.settle import Settler
 
@@ -200,18 +200,9 @@ class Dispatcher:
         """A row without content is a reported failure, never silence."""
         log.error("content missing", extra={"row": row.id, "segment": row.content.segment})
         reply = SmtpReply.local(451, "4.3.0", "the message's content is missing in the spool")
+        now = self._ports.clock.now()
         self.outcome(
-            Outcome(
-                row_id=row.id,
-                claim_no=row.claim_no,
-                verdict=Verdict.DEFERRED,
-                scope=Scope.MESSAGE,
-                reply=reply,
-                stage="spool",
-                source_id=feed.source.id,
-                occurred_ms=int(self._ports.clock.now().timestamp() * 1000),
-            ),
-            row,
+            put_off(feed, row, scope=Scope.MESSAGE, reply=reply, stage="spool", now=now), row
         )
 
     # ── sessions ─────────────────────────────────────────────────────────────────────────────
@@ -331,19 +322,11 @@ class Dispatcher:
             # Others work: the receiver limits our connections. Nobody has to wait for that.
             return
         if feed.queue:
-            job = feed.queue.popleft()
+            row = feed.queue.popleft().row
+            now = self._ports.clock.now()
+            stage, reply = error.stage, error.reply
             self.outcome(
-                Outcome(
-                    row_id=job.row.id,
-                    claim_no=job.row.claim_no,
-                    verdict=Verdict.DEFERRED,
-                    scope=error.scope,
-                    reply=error.reply,
-                    stage=error.stage,
-                    source_id=feed.source.id,
-                    occurred_ms=int(self._ports.clock.now().timestamp() * 1000),
-                ),
-                job.row,
+                put_off(feed, row, scope=error.scope, reply=reply, stage=stage, now=now), row
             )
         self._back_off(feed, str(error.reply))
 

@@ -1,6 +1,6 @@
 """One path and class in this process: what waits to be sent on it, and who sends.
 
-Gives    Job, Feed
+Gives    Job, Feed, put_off
 Takes    rows that a claim returned, allowance as schedules, connections as tasks
 Raises   nothing
 
@@ -13,12 +13,14 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from mailcore.bells import Path
 from mailcore.envelope import QueuedRow
-from mailcore.outcome import MailClass
+from mailcore.outcome import MailClass, Outcome, Scope, SessionInfo
 from mailcore.policy.model import Source, Strategy, TlsMode
 from mailcore.ports import Grant, WireMessage
+from mailcore.reply import SmtpReply
 
 # In force until the first look at the lanes tells which strategies apply to the path.
 UNLIMITED = Strategy(0, "", 0, 0, 0, 0.0)
@@ -122,3 +124,26 @@ class Feed:
         """Let sessions end as soon as they are idle."""
         self.closing = True
         self.arrived.set()
+
+
+def put_off(
+    feed: Feed,
+    row: QueuedRow,
+    *,
+    scope: Scope,
+    reply: SmtpReply,
+    stage: str,
+    now: datetime,
+    session: SessionInfo = SessionInfo(),  # noqa: B008  frozen, and the default says "none"
+) -> Outcome:
+    """Return the outcome of an attempt that ended before a server's word on the recipient."""
+    return Outcome.deferred(
+        row.id,
+        row.claim_no,
+        scope=scope,
+        reply=reply,
+        stage=stage,
+        session=session,
+        source_id=feed.source.id,
+        occurred_ms=int(now.timestamp() * 1000),
+    )

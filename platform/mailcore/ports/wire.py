@@ -1,0 +1,89 @@
+"""DNS and sessions with mail servers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from mailcore.outcome import SessionInfo
+from mailcore.policy.model import TlsMode
+from mailcore.routing.site import AddressAnswer, MxAnswer
+from mailcore.transaction import RecipientReply, WireMessage
+
+
+class Resolver(Protocol):
+    """DNS with a TTL cache and a deadline on every question."""
+
+    async def mx(self, domain: str) -> MxAnswer:
+        """Return the exchangers of a mail domain."""
+        ...
+
+    async def addresses(self, host: str) -> AddressAnswer:
+        """Return the addresses of a host."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where and as whom to open a session."""
+
+    host: str
+    address: str
+    port: int
+    source_address: str
+    ehlo_name: str
+    tls: TlsMode
+
+
+class WireTransaction(Protocol):
+    """One transaction under way on a connection."""
+
+    @property
+    def content_sent(self) -> Awaitable[None]:
+        """Done when the dot is written or will never be: the next transaction may begin."""
+        ...
+
+    @property
+    def replies(self) -> Awaitable[tuple[RecipientReply, ...]]:
+        """One reply per forward-path, in order; or a TransportError."""
+        ...
+
+    @property
+    def dialogue_ms(self) -> int:
+        """Time from MAIL to the last reply."""
+        ...
+
+
+class Connection(Protocol):
+    """One SMTP session. It is used by one task; transactions may be chained."""
+
+    @property
+    def session(self) -> SessionInfo:
+        """What the session is like."""
+        ...
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another transaction may begin."""
+        ...
+
+    def begin(self, message: WireMessage, *, before_dot: Callable[[], bool]) -> WireTransaction:
+        """Start a transaction; the previous one's content must have been sent.
+
+        `before_dot` is called in the turn that writes the final dot; if it returns False the
+        dot is not sent, the connection is dropped and the replies raise Withheld.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Say QUIT, wait a little, close."""
+        ...
+
+
+class Connector(Protocol):
+    """Opens sessions: connect, greeting, EHLO, STARTTLS."""
+
+    async def connect(self, endpoint: Endpoint) -> Connection:
+        """Return a session ready for MAIL, or raise TransportError."""
+        ...
