@@ -45,6 +45,8 @@ def encode_outcome(outcome: Outcome) -> bytes:
         ],
         outcome.dialogue_ms,
         outcome.after_dot,
+        outcome.source_id,
+        outcome.occurred_ms,
     ]
     return json.dumps(fields, separators=(",", ":")).encode("ascii")
 
@@ -54,7 +56,7 @@ def decode_outcome(payload: bytes) -> Outcome:
     try:
         fields: list[Any] = json.loads(payload)
         row_id, claim_no, verdict, scope, code, lines, enhanced, is_local = fields[:8]
-        stage, session, dialogue_ms, after_dot = fields[8:]
+        stage, session, dialogue_ms, after_dot, source_id, occurred_ms = fields[8:]
         status = None if enhanced is None else EnhancedStatus(*enhanced)
         return Outcome(
             row_id=row_id,
@@ -66,6 +68,8 @@ def decode_outcome(payload: bytes) -> Outcome:
             session=SessionInfo(*session),
             dialogue_ms=dialogue_ms,
             after_dot=after_dot,
+            source_id=source_id,
+            occurred_ms=occurred_ms,
         )
     except (ValueError, TypeError) as exc:
         raise SchemaError(f"a journaled outcome cannot be read: {exc}") from exc

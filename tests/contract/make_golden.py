@@ -254,6 +254,8 @@ def journal_entries() -> tuple[Sequence[Outcome], Sequence[Claim], Sequence[Clai
             session=session,
             dialogue_ms=40 + number,
             after_dot=number == 3,
+            source_id=10 + number,
+            occurred_ms=1_800_000_000_000 + number,
         )
         for number, scope in enumerate(Scope)
     ]

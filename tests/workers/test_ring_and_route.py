@@ -10,7 +10,6 @@ from mailcore.bells import Path
 from mailcore.outcome import MailClass, WaitReason
 from mailcore.policy.model import Strategy
 from mailcore.ports import DnsStatus, MxAnswer, MxHost, StoreUnavailable
-from mailcore.shaping.fair import Demand, share_budget
 from tests.support.builders import NODE, SITE, policy, row
 from tests.support.fakes import world
 from workers.engines.ring import Ringer
@@ -112,18 +111,3 @@ async def test_domains_of_one_mx_set_share_a_site() -> None:
         it.resolver.mxs[domain] = MxAnswer(DnsStatus.OK, hosts)
     await route_domains(it.ports, Rules(it.policy))
     assert it.ledger.rows[1].site == it.ledger.rows[2].site == "mx1.big.test,mx2.big.test"
-
-
-def test_room_is_shared_by_owner_first_then_by_lane() -> None:
-    demands = [Demand(1, 1, 100), Demand(2, 1, 100), Demand(3, 2, 100)]
-    assert share_budget(40, demands) == {1: 10, 2: 10, 3: 20}
-
-
-def test_what_one_does_not_want_goes_to_the_others() -> None:
-    assert share_budget(40, [Demand(1, 1, 4), Demand(2, 2, 100)]) == {1: 4, 2: 36}
-
-
-def test_over_many_turns_a_single_place_goes_round() -> None:
-    demands = [Demand(n, n, 10) for n in (1, 2, 3)]
-    winners = [next(iter(share_budget(1, demands, turn=turn))) for turn in range(6)]
-    assert sorted(winners) == [1, 1, 2, 2, 3, 3]

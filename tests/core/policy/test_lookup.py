@@ -104,3 +104,35 @@ def test_the_sources_of_a_sender_on_a_node_are_the_active_ones_with_a_weight() -
     off = replace(policy, sources={1: replace(policy.sources[1], is_active=False)})
     assert lookup.sources_on_node(off, sender_id=1, node="n1") == ()
     assert lookup.sources_on_node(policy, sender_id=9, node="n1") == ()
+
+
+def test_the_stricter_of_sender_and_strategy_says_how_mail_travels() -> None:
+    strict = replace(POLICY, senders={1: replace(SENDER, tls=model.TlsMode.REQUIRED)})
+    usual = STRATEGIES[1]
+    clear = replace(usual, tls=model.TlsMode.NONE)
+    assert lookup.tls_mode_for(strict, sender_id=1, strategy=clear) is model.TlsMode.REQUIRED
+    assert lookup.tls_mode_for(POLICY, sender_id=1, strategy=clear) is model.TlsMode.NONE
+    assert lookup.tls_mode_for(POLICY, sender_id=9, strategy=usual) is model.TlsMode.OPPORTUNISTIC
+
+
+@pytest.mark.parametrize(
+    ("sender", "presented"),
+    [
+        (SENDER, "from.test"),
+        (replace(SENDER, domain_type=model.DomainType.PTR), "a.test"),
+        (
+            replace(SENDER, domain_type=model.DomainType.FIXED, fixed_domain="own.test"),
+            "own.test",
+        ),
+        (replace(SENDER, domain_type=model.DomainType.FIXED), "a.test"),
+    ],
+)
+def test_a_sender_presents_itself_as_its_domain_type_says(
+    sender: model.Sender, presented: str
+) -> None:
+    policy = replace(POLICY, senders={1: sender})
+    source = POLICY.sources[1]
+    assert (
+        lookup.presented_domain(policy, sender_id=1, header_from="from.test", source=source)
+        == presented
+    )

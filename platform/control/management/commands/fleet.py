@@ -99,7 +99,7 @@ class Command(BaseCommand):
         self._banner("lab")
         began = time.monotonic()
         with Fleet(House(var_dir, "lab"), say=self._say) as fleet:
-            campaign = Campaign(fleet, messages=messages, label="demo")
+            campaign = Campaign(fleet, messages=messages, label=f"demo-{int(time.time())}")
             for accepted in campaign.send():
                 self._show(f"accepted {accepted} of {messages}")
                 if asked.is_set():

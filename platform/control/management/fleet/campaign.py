@@ -70,6 +70,8 @@ class Campaign:
         self._statistics = open_statistics(fleet.environment["CLICKHOUSE_URL"])
         self.accepted = 0
         self.offered: dict[str, int] = {}
+        # The lab remembers earlier campaigns of the same directory: count from here on.
+        self._before = summary(self._lab.counts())
 
     def send(self) -> Iterator[int]:
         """Offer all messages; yield how many are accepted so far."""
@@ -90,13 +92,13 @@ class Campaign:
         ours = self._statistics.final_counts(campaign=self._plan.campaign)
         return Tally(
             accepted=self.accepted,
-            delivered=seen.delivered,
-            bounced=seen.bounced,
+            delivered=seen.delivered - self._before.delivered,
+            bounced=seen.bounced - self._before.bounced,
             expired=ours.get("expired", 0),
             stopped=ours.get("stopped", 0),
             purged=ours.get("purged", 0),
-            queued=self._ledger.counts().queued,
-            duplicated=seen.duplicated,
+            queued=self._queued(),
+            duplicated=seen.duplicated - self._before.duplicated,
         )
 
     def follow(
@@ -113,6 +115,14 @@ class Campaign:
             quiet = quiet + 1 if done else 0
             if quiet >= SETTLED_POLLS or time.monotonic() > deadline or asked.wait(POLL_S):
                 return tally
+
+    def _queued(self) -> int:
+        """How many of this campaign's recipients are still owed a result."""
+        return sum(
+            lane.waiting + lane.leased + lane.unknown
+            for lane in self._ledger.totals()
+            if lane.campaign == self._plan.campaign
+        )
 
     def _recorded(self) -> int:
         """How many recipients the statistics say are finished."""
