@@ -104,3 +104,4 @@ class QueuedRow:
     claim_no: int
     pinned_source_id: int | None
     custom: str
+    last_reply: str = ""

@@ -222,3 +222,11 @@ def test_a_snapshot_with_a_broken_pattern_makes_no_rulebook() -> None:
     broken = BouncePattern(3, "b", 0, BounceType.SOFT, BounceClass.POLICY, "(", "", 0)
     with pytest.raises(PolicyRefused, match="bounce pattern 3"):
         write_rulebook(replace(policy(), bounce_patterns=(broken,)))
+
+
+def test_what_expires_says_what_it_waited_for() -> None:
+    row = replace(ROW, last_reply="451 4.7.1 come back later")
+    ended = plan_expired([row, ROW], rules=RULES, node="n1", now=NOW)
+    texts = [event.reply for event in ended.events]
+    assert texts[0].endswith("lifetime is over; last: 451 4.7.1 come back later")
+    assert texts[1].endswith("lifetime is over")

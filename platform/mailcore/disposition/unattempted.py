@@ -28,10 +28,19 @@ UNKNOWN_RULE = "unknown_give_up"
 def plan_expired(
     rows: Iterable[QueuedRow], *, rules: Rulebook, node: str, now: datetime
 ) -> Disposition:
-    """End rows whose lifetime is over, in whatever state they are."""
-    reply = SmtpReply.local(554, "5.4.7", "the message's lifetime is over")
+    """End rows whose lifetime is over, in whatever state they are; say what they waited for."""
     words = (BounceType.BOUNCE.value, BounceClass.EXPIRED.value, LIFETIME_RULE)
-    return _end_all(rows, EventKind.EXPIRED, reply, words, Desk(rules, node, now))
+    desk = Desk(rules, node, now)
+    for row in rows:
+        desk.end(row, EventKind.EXPIRED, _unattempted(row, _too_late(row), ""), words, 0)
+    return desk.disposition()
+
+
+def _too_late(row: QueuedRow) -> SmtpReply:
+    text = "the message's lifetime is over"
+    return SmtpReply.local(
+        554, "5.4.7", f"{text}; last: {row.last_reply}" if row.last_reply else text
+    )
 
 
 def plan_stopped(

@@ -21,7 +21,8 @@ COLUMNS = """\
 {row}.expires_at, {row}.attempt, {row}.claim_no, {row}.pinned_source_id, {row}.custom,
 {lane}.account_id, {lane}.sender_id, {lane}.campaign_id, {lane}.mail_class, {lane}.tls_need,
 {lane}.site, {lane}.isp_id,
-COALESCE((SELECT g.label FROM campaign g WHERE g.id = {lane}.campaign_id), '')"""
+COALESCE((SELECT g.label FROM campaign g WHERE g.id = {lane}.campaign_id), ''),
+{row}.last_reply"""
 
 _STATES = {state.value: state for state in RowState}
 _CLASSES = {value.value: value for value in MailClass}
@@ -63,4 +64,5 @@ def to_row(values: tuple[Any, ...]) -> QueuedRow:
         site=values[25],
         isp_id=values[26],
         campaign=values[27],
+        last_reply=values[28],
     )
