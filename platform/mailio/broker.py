@@ -136,7 +136,9 @@ def celery_config(settings: Settings, *, kind: str = "") -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_heartbeat": 30 if is_amqp else 0,
-        "broker_pool_limit": 4,
+        # Flower asks every worker eight questions at once, each over two connections: with a
+        # smaller pool its threads wait for each other for ever, and it shows no worker.
+        "broker_pool_limit": 4 if kind else 32,
         "result_backend": None,
         "task_ignore_result": True,
         "task_queues": [declare(name) for name in queues_of(kind, settings.node)],
