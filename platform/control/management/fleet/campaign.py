@@ -50,6 +50,12 @@ class Tally:
         return self.accepted - known - self.queued
 
     @property
+    def is_whole(self) -> bool:
+        """Whether every accepted message has come to one end: a fleet that delivers nothing
+        accounts for all of it, as queued."""
+        return self.queued == 0 and self.unaccounted == 0 and self.duplicated == 0
+
+    @property
     def line(self) -> str:
         """The line a program reads."""
         return (
