@@ -1,8 +1,9 @@
 """What a private installation keeps in its var/ directory.
 
-Gives    House: environment(), write_environment(), password()
+Gives    House: environment(), write_environment(), password(), claim(), release()
 Takes    the var directory and the mode
-Raises   FleetError when the directory belongs to an installation of the other mode
+Raises   FleetError when the directory belongs to an installation of the other mode, cannot be
+         written, or is in use
 
 `var/secrets.env` (mode 0600) holds the key ring; losing it loses every stored secret.
 """
@@ -10,6 +11,7 @@ Raises   FleetError when the directory belongs to an installation of the other m
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import secrets
 from collections.abc import Mapping
@@ -29,12 +31,44 @@ class House:
     def __init__(self, var_dir: Path, mode: str) -> None:
         self.var_dir = var_dir.absolute()
         self.mode = mode
-        self.var_dir.mkdir(parents=True, exist_ok=True)
-        mark = self.var_dir / "mode"
-        if mark.exists() and (found := mark.read_text().strip()) != mode:
-            raise FleetError(f"{self.var_dir} belongs to an installation in {found} mode")
-        mark.write_text(f"{mode}\n")
-        self._secrets = self._read_secrets()
+        self._lock_fd = -1
+        try:
+            self.var_dir.mkdir(parents=True, exist_ok=True)
+            mark = self.var_dir / "mode"
+            if mark.exists() and (found := mark.read_text().strip()) != mode:
+                raise FleetError(f"{self.var_dir} belongs to an installation in {found} mode")
+            mark.write_text(f"{mode}\n")
+            self._secrets = self._read_secrets()
+        except OSError as exc:
+            raise FleetError(f"{exc.filename}: {exc.strerror}") from exc
+
+    def claim(self) -> None:
+        """Be the one fleet of this directory until `release`, or until this process ends."""
+        path = self.var_dir / "run" / "fleet.lock"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise FleetError(
+                f"a fleet runs in {self.var_dir} already{self._where()}; stop it first with Ctrl-C"
+            ) from None
+        self._lock_fd = fd
+
+    def release(self) -> None:
+        """Let another fleet have the directory."""
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def _where(self) -> str:
+        try:
+            lines = (self.var_dir / ENV_FILE).read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return ""
+        urls = [line.partition("=")[2] for line in lines if line.startswith("PUBLIC_URL=")]
+        return f", its panel is {urls[0]}/panel/" if urls else ""
 
     def password(self, name: str) -> str:
         """Return a generated password of this installation, the same each time."""

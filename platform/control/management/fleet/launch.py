@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from control.management.fleet.house import TOP, FleetError, House
+from control.management.fleet.ports import LOOPBACK, Ports
 from embedded.errors import EmbeddedError
 from embedded.stack import Stack
 from embedded.supervise import Supervisor
@@ -33,12 +34,10 @@ from mailio.stats import open_statistics
 
 WEB_PORT = 8025
 FLOWER_PORT = 8555
-SEARCHED_PORTS = 200
 WORKER_THREADS = 8
 WEB_THREADS = 16
 READY_S = 60.0
 FLOWER_USER = "operator"
-LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,7 @@ class Fleet:
         self._house = house
         self._say = say
         self._logs = house.var_dir / "log"
+        self._ports = Ports()
         self._stack = Stack(house.var_dir, os.environ, say=say)
         self._lab = Supervisor(self._logs, say=say)
         self._processes = Supervisor(self._logs, say=say, stop_in_order=False)
@@ -67,12 +67,13 @@ class Fleet:
     def start(self) -> None:
         """Start all; return when the API answers."""
         began = time.monotonic()
+        self._house.claim()
         try:
             urls = self._stack.start()
             self._mark_born(urls["REDIS_URL"])
             lab = self._start_lab() if self._house.mode == "lab" else {}
-            web_port = _free_port(WEB_PORT)
-            flower_port = _free_port(FLOWER_PORT)
+            web_port = self._ports.take(WEB_PORT)
+            flower_port = self._ports.take(FLOWER_PORT)
             web = f"http://127.0.0.1:{web_port}"
             self.environment = self._house.environment({**urls, **lab, "PUBLIC_URL": web})
             self._house.write_environment(self.environment)
@@ -100,6 +101,8 @@ class Fleet:
         self._processes.stop()
         self._lab.stop()
         self._stack.stop()
+        self._ports.close()
+        self._house.release()
 
     @property
     def token_path(self) -> Path:
@@ -120,6 +123,8 @@ class Fleet:
             text=True,
             timeout=300,
             check=False,
+            # Ctrl-C is for us: a migration is not to be cut in two.
+            start_new_session=True,
         )
         if done.returncode:
             raise FleetError(f"manage.py {arguments[0]} failed:\n{done.stderr.strip()[-2000:]}")
@@ -169,7 +174,7 @@ class Fleet:
         """Start the fake internet and return what the product needs to find it."""
         exchangers = [host.address for one in default_world().providers for host in one.mx_hosts]
         ports = {
-            name: _free_port(start, exchangers if name == "smtp" else [LOOPBACK])
+            name: self._ports.take(start, exchangers if name == "smtp" else [LOOPBACK])
             for name, start in _LAB_PORTS.items()
         }
         argv = [sys.executable, "-m", "lab", "--dir", str(self._house.var_dir / "lab")]
@@ -255,21 +260,6 @@ def answers(url: str) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _free_port(first: int, addresses: Sequence[str] = (LOOPBACK,)) -> int:
-    """Return the first port from `first` on that is free on all of these loopback addresses, so
-    that two can run side by side."""
-    for port in range(first, first + SEARCHED_PORTS):
-        try:
-            for address in addresses:
-                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                    with socket.socket(socket.AF_INET, kind) as probe:
-                        probe.bind((address, port))
-        except OSError:
-            continue
-        return port
-    raise FleetError(f"no free port between {first} and {first + SEARCHED_PORTS}")
 
 
 def read_token(path: Path) -> str:
