@@ -26,7 +26,8 @@ REPORTS = TOP / "var" / "test"
 
 @dataclass(frozen=True, slots=True)
 class SuiteResult:
-    """What one suite came to; `complaint` says why it counts as failed beyond its failed tests."""
+    """What one suite came to; `complaint` says why it counts as failed beyond its failed tests,
+    `services` which real services stood behind it."""
 
     name: str
     passed: int
@@ -34,6 +35,7 @@ class SuiteResult:
     skips: tuple[tuple[str, str], ...]
     seconds: float
     complaint: str = ""
+    services: tuple[str, ...] = ()
 
     @property
     def is_good(self) -> bool:
@@ -70,7 +72,8 @@ def read_report(
     failed = 0
     passed = 0
     skips: list[tuple[str, str]] = []
-    for case in ElementTree.parse(report).getroot().iter("testcase"):  # noqa: S314 (own file)
+    tree = ElementTree.parse(report).getroot()  # noqa: S314 (own file)
+    for case in tree.iter("testcase"):
         skip = case.find("skipped")
         if case.find("failure") is not None or case.find("error") is not None:
             failed += 1
@@ -85,7 +88,9 @@ def read_report(
         complaint = f"FAILED: pytest exited {exit_code}"
     elif coverage_code:
         complaint = "FAILED: branch coverage is below the bar"
-    return SuiteResult(name, passed, failed, tuple(skips), seconds, complaint)
+    named = {one.get("value", "") for one in tree.iter("property") if one.get("name") == "service"}
+    services = tuple(sorted(named))
+    return SuiteResult(name, passed, failed, tuple(skips), seconds, complaint, services)
 
 
 def _case_name(case: ElementTree.Element) -> str:
@@ -117,10 +122,13 @@ def run_suite(name: str) -> SuiteResult:
 
 
 def print_summary(results: list[SuiteResult]) -> None:
-    """Print the table, and each skipped test with its reason, alike ones together."""
+    """Print the table with the services behind each suite, and each skipped test with its reason,
+    alike ones together."""
     print("\n== suites")
     for result in results:
         print(result.line())
+        if result.services:
+            print(f"{'':<13} on {', '.join(result.services)}")
     reasons: dict[str, list[str]] = {}
     for result in results:
         for test, reason in result.skips:

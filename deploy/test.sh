@@ -43,18 +43,44 @@ apt() {
   DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 "$@" >>"$apt_log" 2>&1
 }
 
+apt_failed() {
+  printf 'test: apt-get failed; what needs %s is skipped. The end of %s:\n' "$*" "$apt_log"
+  tail -n 5 "$apt_log"
+}
+
 install_packages() {
-  apt_log=var/test/apt.log
-  mkdir -p var/test
-  : >"$apt_log"
   keep_daemons_down
   printf 'test: apt-get install %s\n' "$*"
-  if ! { apt update && apt install --no-install-recommends "$@"; }; then
-    printf 'test: apt-get failed; what needs %s is skipped. The end of %s:\n' "$*" "$apt_log"
-    tail -n 5 "$apt_log"
-  fi
+  apt install --no-install-recommends "$@" || apt_failed "$@"
   remove_made
   made=()
+}
+
+# What is missing of a half-unpacked package would look like one that is broken: unpack, then move.
+unpack_package() {
+  local target=$PWD/var/cache/packages/$1 draft
+  printf 'test: apt-get download %s\n' "$1"
+  mkdir -p "${target%/*}"
+  draft=$(mktemp -d "$target.XXXXXX")
+  if (cd "$draft" && apt download "$1" && dpkg-deb -x ./*.deb root >>"$apt_log" 2>&1); then
+    chmod 755 "$draft/root"
+    rm -rf "$target"
+    mv "$draft/root" "$target"
+  else
+    apt_failed "$1"
+  fi
+  rm -rf "$draft"
+}
+
+get_packages() {
+  local package install=()
+  apt_log=$PWD/var/test/apt.log
+  mkdir -p var/test
+  : >"$apt_log"
+  apt update || { apt_failed "$@" && return; }
+  for package in "$@"; do [[ $package == unpack:* ]] || install+=("$package"); done
+  [ "${#install[@]}" = 0 ] || install_packages "${install[@]}"
+  for package in "$@"; do [[ $package != unpack:* ]] || unpack_package "${package#unpack:}"; done
 }
 
 missing=()
@@ -65,9 +91,9 @@ done <deploy/test-packages
 
 if [ "${#missing[@]}" != 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    install_packages "${missing[@]}"
+    get_packages "${missing[@]}"
   else
-    printf 'test: not installed, and only root can: %s\n' "${missing[*]}"
+    printf 'test: not here, and only root can get them, by apt-get: %s\n' "${missing[*]}"
     printf 'test: the tests that need them are skipped, by name, at the end\n'
   fi
 fi

@@ -128,6 +128,16 @@ def test_a_report_is_counted_and_every_skip_keeps_its_reason(tmp_path: Path) -> 
     assert not result.is_good
 
 
+def test_a_report_names_the_real_services_behind_its_suite(tmp_path: Path) -> None:
+    told = [("service", "redis 7.0"), ("other", "x"), ("service", "rabbitmq 3.10")]
+    told.append(told[0])
+    properties = "".join(f'<property name="{name}" value="{value}"/>' for name, value in told)
+    cases = f'<properties>{properties}</properties><testcase classname="t" name="a"/>'
+    result = suites.read_report("io", report(tmp_path, cases), exit_code=0, seconds=1.5)
+    assert result.services == ("rabbitmq 3.10", "redis 7.0")
+    assert result.passed == 1
+
+
 @pytest.mark.parametrize(
     ("cases", "exit_code", "coverage_code", "complaint"),
     [

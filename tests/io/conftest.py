@@ -1,6 +1,7 @@
 """The wire is tested on the loop the workers use.
 
-Gives: uvloop for the tests of SMTP and DNS, asyncio's own loop for all others here.
+Gives: uvloop for the tests of SMTP and DNS, asyncio's own loop for all others here; the real
+    services of the test stack.
 """
 
 from __future__ import annotations
@@ -10,6 +11,13 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
+
+from tests.support.services import clickhouse_server as clickhouse_server
+from tests.support.services import dovecot as dovecot
+from tests.support.services import postfix as postfix
+from tests.support.services import postgres_server as postgres_server
+from tests.support.services import rabbitmq as rabbitmq
+from tests.support.services import redis_server as redis_server
 
 ON_UVLOOP = ("test_smtp", "test_dns")
 
