@@ -1,12 +1,10 @@
 """What people and load balancers look at: the panel, Flower, health and readiness."""
 
-import base64
 import urllib.error
 import urllib.request
 
 import pytest
 
-from control.management.fleet.launch import FLOWER_USER
 from tests.support.fleet import Running, eventually
 from tests.support.panel import Panel
 
@@ -48,17 +46,13 @@ def test_a_wrong_password_is_refused(running: Running) -> None:
 
 
 def test_flower_asks_for_the_password_and_lists_every_worker(running: Running) -> None:
-    flower = running.fleet.addresses.flower
-    assert look(f"{flower}workers?json=1")[0] == 401
-    password = running.house.password("FLOWER_PASSWORD")
-    wrong = base64.b64encode(f"{FLOWER_USER}:not-it".encode()).decode()
-    assert look(f"{flower}workers?json=1", Authorization=f"Basic {wrong}")[0] == 401
-    right = base64.b64encode(f"{FLOWER_USER}:{password}".encode()).decode()
+    assert running.flower("/workers?json=1", "operator:not-it").status == 401
+    assert look(running.fleet.addresses.flower)[0] == 401
     kinds = [name for name in running.fleet.pids() if name not in ("web", "beat", "flower")]
     assert {"priority", "delivery1", "event", "upkeep"} <= set(kinds)
 
     def shown() -> str:
-        return look(f"{flower}workers?json=1", Authorization=f"Basic {right}")[1]
+        return running.flower("/workers?json=1").body.decode()
 
     eventually(lambda: all(f'"{kind}@' in shown() for kind in kinds), what=shown)
 

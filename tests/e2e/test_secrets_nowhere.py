@@ -9,6 +9,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg2
@@ -79,8 +80,8 @@ def of_valkey(running: Running) -> Iterator[tuple[str, bytes]]:
                 yield "valkey", key + b" " + _value(client, key)
 
 
-def _value(client: "redis.Redis", key: bytes) -> bytes:
-    reads: dict[object, Callable[[], object]] = {
+def _value(client: Any, key: bytes) -> bytes:
+    reads: dict[bytes, Callable[[], object]] = {
         b"string": lambda: client.get(key),
         b"hash": lambda: client.hgetall(key),
         b"list": lambda: client.lrange(key, 0, -1),
@@ -88,7 +89,8 @@ def _value(client: "redis.Redis", key: bytes) -> bytes:
         b"zset": lambda: client.zrange(key, 0, -1, withscores=True),
         b"stream": lambda: client.xrange(key),
     }
-    value = reads.get(client.type(key), lambda: client.execute_command("DUMP", key))()
+    read = reads.get(client.type(key))
+    value = client.dump(key) if read is None else read()
     return value if isinstance(value, bytes) else repr(value).encode()
 
 

@@ -9,11 +9,13 @@ Nothing here waits for a fixed time, and nothing touches Django's ORM: the produ
 processes.
 """
 
+import base64
 import contextlib
 import http.client
 import json
 import os
 import re
+import socket
 import time
 import uuid
 from collections import Counter
@@ -27,7 +29,7 @@ import psycopg2
 import pytest
 
 from control.management.fleet.house import House
-from control.management.fleet.launch import Fleet, read_token
+from control.management.fleet.launch import FLOWER_USER, Fleet, read_token
 from lab.client import LabClient
 from lab.load import LoadPlan, send
 from lab.world import default_world
@@ -198,6 +200,14 @@ class Api:
             fields = {name.lower(): value for name, value in answer.getheaders()}
             return Answer(answer.status, fields, answer.read())
 
+    def is_up(self) -> bool:
+        """Whether somebody listens there."""
+        try:
+            socket.create_connection((self._host, self._port or 80), 2).close()
+        except OSError:
+            return False
+        return True
+
     def post(self, document: object, **headers: str) -> Answer:
         """Offer a message, or a list of them; `idempotency_key` becomes its header."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -311,6 +321,15 @@ class Running:
             consumer,
         )
         return bool(behind == 0)
+
+    def flower(self, path: str, credentials: str | None = None) -> Answer:
+        """Ask Flower; as the operator unless `credentials` (user:password) say otherwise."""
+        if credentials is None:
+            credentials = f"{FLOWER_USER}:{self.house.password('FLOWER_PASSWORD')}"
+        basic = base64.b64encode(credentials.encode()).decode()
+        asked = Api(self.fleet.addresses.flower.rstrip("/"), "")
+        eventually(lambda: asked.is_up())  # the fleet does not wait for it at its start
+        return asked.call("GET", path, headers={"Authorization": f"Basic {basic}"})
 
     def wait_applied(self) -> None:
         """Wait until statistics and stop list have every event."""
