@@ -7,13 +7,14 @@ PYTHON := .venv/bin/python
 MESSAGES ?= 500
 ONLY ?=
 MODE ?=
+PROBE ?=
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
-run: ## start everything and stay; MODE=live sends to the real world
+run: ## start everything and stay; MODE=live PROBE=domain sends to the real world
 	@deploy/bootstrap.sh runtime
-	@$(PYTHON) manage.py fleet run $(if $(MODE),--mode $(MODE))
+	@$(PYTHON) manage.py fleet run $(if $(MODE),--mode "$(MODE)") $(if $(PROBE),--probe "$(PROBE)")
 
 demo: ## send MESSAGES=500 through the lab, count, exit
 	@deploy/bootstrap.sh runtime

@@ -1,6 +1,6 @@
 """The process environment, read once into frozen settings.
 
-Gives    Settings, load
+Gives    Settings, load; read_resolver, read_smtp_port for what needs no more
 Takes    an environment mapping (os.environ at the composition root)
 Raises   SettingsError naming the variable and what is wrong with it
 
@@ -111,6 +111,16 @@ def _resolver(text: str) -> tuple[str, int] | None:
         raise SettingsError(f"DNS_RESOLVER: {text!r} is not address:port") from exc
 
 
+def read_resolver(environ: Mapping[str, str]) -> tuple[str, int] | None:
+    """Return DNS_RESOLVER alone, for what looks at the host before there is a process."""
+    return _resolver(environ.get("DNS_RESOLVER", ""))
+
+
+def read_smtp_port(environ: Mapping[str, str]) -> int:
+    """Return SMTP_PORT alone."""
+    return _number(environ, "SMTP_PORT", 25)
+
+
 def _checked(name: str, value: T, test: Callable[[T], bool], reason: str) -> T:
     if not test(value):
         raise SettingsError(f"{name}: {reason}")
@@ -131,8 +141,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         clickhouse_url=_required(env, "CLICKHOUSE_URL"),
         spool_url=_required(env, "SPOOL_URL"),
         secret_keys=parse_key_ring(_required(env, "SECRET_KEYS")),
-        smtp_port=_number(env, "SMTP_PORT", 25),
-        resolver=_resolver(env.get("DNS_RESOLVER", "")),
+        smtp_port=read_smtp_port(env),
+        resolver=read_resolver(env),
         connections_per_process=_number(env, "CONNECTIONS_PER_PROCESS", 500),
         log_level=env.get("LOG_LEVEL", "INFO"),
     )

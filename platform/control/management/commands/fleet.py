@@ -6,6 +6,7 @@ message was accepted and came to its end, each is accounted for, and none arrive
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from control.management.fleet import doctor
 from control.management.fleet.campaign import Campaign, Tally
 from control.management.fleet.house import TOP, FleetError, House
 from control.management.fleet.launch import FLOWER_USER, Fleet
@@ -41,6 +43,9 @@ class Command(BaseCommand):
         run = verbs.add_parser("run", help="start everything and stay")
         run.add_argument("--mode", choices=("lab", "live"), default="lab")
         run.add_argument("--var", type=Path, default=None, help="directory of all data")
+        run.add_argument(
+            "--probe", default="", help="live: a domain that receives mail, or none (see doctor)"
+        )
         demo = verbs.add_parser("demo", help="send messages through the lab, count, end")
         demo.add_argument("--messages", type=int, default=500)
 
@@ -49,7 +54,7 @@ class Command(BaseCommand):
         try:
             with stop_signals() as asked:
                 if options["verb"] == "run":
-                    self._run(options["mode"], options["var"], asked)
+                    self._run(options["mode"], options["var"], options["probe"], asked)
                 else:
                     self._demo(options["messages"], asked)
         except (FleetError, StoreUnavailable, LabError) as exc:
@@ -59,7 +64,12 @@ class Command(BaseCommand):
 
     # ── run ──────────────────────────────────────────────────────────────────────────────────
 
-    def _run(self, mode: str, var_dir: Path | None, asked: threading.Event) -> None:
+    def _run(self, mode: str, var_dir: Path | None, probe: str, asked: threading.Event) -> None:
+        if mode == "live" and probe != doctor.UNCHECKED:
+            for line in doctor.check(probe, os.environ).lines():
+                self._say(line)
+        elif mode == "live":
+            self._say("not checked: resolver, outgoing port 25, PTR record")
         house = House(var_dir or TOP / "var" / mode, mode)
         self._banner(mode)
         with Fleet(house, say=self._say) as fleet:
