@@ -165,6 +165,7 @@ class OpenShaper:
     cooled: list[tuple[Path, float, str]] = field(default_factory=list)
     grants: list[Grant] = field(default_factory=list)
     granted: int = 0
+    asked: list[int] = field(default_factory=list)
     returned: int = 0
     is_away: bool = False
 
@@ -186,6 +187,7 @@ class OpenShaper:
     async def grant(
         self, path: Path, *, want: int, rate: Rate, mail_class: MailClass = MailClass.MAIN
     ) -> Grant:
+        self.asked.append(want)
         grant = self.grants.pop(0) if self.grants else Grant(0, 60.0)
         self.granted += grant.count
         return grant

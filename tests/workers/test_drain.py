@@ -150,7 +150,11 @@ async def test_a_path_that_fails_again_rests_longer_until_it_works() -> None:
         assert [seconds for _, seconds, _ in it.shaper.cooled] == [1.0, 2.0]
         await dispatcher.ring(BELL)
         await settler.flush()
-        assert dispatcher._failures == {}
+        it.ledger.add(row(4))
+        it.receiver.refuse = [refused]
+        await dispatcher.ring(BELL)
+        await settler.flush()
+        assert [seconds for _, seconds, _ in it.shaper.cooled] == [1.0, 2.0, 1.0]
 
 
 async def test_rows_whose_lifetime_is_over_expire_unsent() -> None:

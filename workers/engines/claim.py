@@ -2,7 +2,7 @@
 
 Takes    feeds with space, the policy
 Gives    Claimer.claim: (feed, rows) to send; rows that end here go to the settler
-Raises   StoreUnavailable when ledger or shaper is away
+Raises   StoreUnavailable when ledger or shaper is away; what was claimed by then goes back
 Follows  design.md section 3, steps 3 to 5
 
 Lanes of one site share the room of its feeds by account, then by lane. What may not be sent after
@@ -13,6 +13,7 @@ here, in one look for all.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from mailcore.envelope import QueuedRow
@@ -20,7 +21,7 @@ from mailcore.events import recipient_hash
 from mailcore.outcome import MailClass
 from mailcore.policy.lookup import strategy_for
 from mailcore.policy.model import PolicySnapshot
-from mailcore.ports import DnsStatus, DomainRoute, DueLane, LaneClaim
+from mailcore.ports import DnsStatus, DomainRoute, DueLane, LaneClaim, StoreUnavailable
 from mailcore.reply import SmtpReply
 from mailcore.routing.site import site_of
 from mailcore.routing.source import candidates, choose_source
@@ -31,9 +32,13 @@ from workers.engines.feed import Feed
 from workers.engines.settle import Settler
 
 STOPPED = SmtpReply.local(550, "5.7.1", "the recipient is on a stop list")
-# A pinned source that is busy is soon free; one of another node has its own claims.
+# A pinned source that is busy here is soon free. One that rests, or that another process serves,
+# is not, and to claim and return its rows every second would be all work and no mail.
 NO_SOURCE_S = 1.0
+PINNED_ELSEWHERE_S = 10.0
 ROUTE_S = 300.0
+
+log = logging.getLogger(__name__)
 
 Assigned = list[tuple[Feed, list[QueuedRow]]]
 
@@ -41,31 +46,59 @@ Assigned = list[tuple[Feed, list[QueuedRow]]]
 class Claimer:
     """Claims for one process."""
 
-    def __init__(self, ports: DeliverPorts, settler: Settler, space: Callable[[Feed], int]) -> None:
+    def __init__(
+        self,
+        ports: DeliverPorts,
+        settler: Settler,
+        space: Callable[[Feed], int],
+        room: Callable[[], int],
+    ) -> None:
         self._ports = ports
         self._settler = settler
         self._space = space
+        self._room_left = room
         self._turn = 0
 
     async def claim(self, feeds: Sequence[Feed], policy: PolicySnapshot) -> Assigned:
         """Claim for these feeds, of whatever classes."""
         assigned: Assigned = []
+        left = self._room_left()
         for mail_class in MailClass:
             wanting = [feed for feed in feeds if feed.mail_class is mail_class]
-            if wanting:
-                assigned += await self._claim_class(wanting, policy, mail_class)
+            if not wanting or left <= 0:
+                continue
+            try:
+                found = await self._claim_class(wanting, policy, mail_class, left)
+            except StoreUnavailable as exc:
+                if not assigned:
+                    raise
+                # What another class claimed a moment ago is ours, and must be sent.
+                log.warning("no claim", extra={"store": exc.store, "reason": exc.reason})
+                break
+            assigned += found
+            left -= sum(len(rows) for _, rows in found)
         return assigned
 
     async def _claim_class(
-        self, feeds: Sequence[Feed], policy: PolicySnapshot, mail_class: MailClass
+        self, feeds: Sequence[Feed], policy: PolicySnapshot, mail_class: MailClass, left: int
     ) -> Assigned:
         lanes = await self._lanes(feeds, policy, mail_class)
-        room = {id(feed): await self._room(feed) for feed in feeds if lanes[id(feed)]}
         self._turn += 1
+        asking: list[tuple[Feed, int]] = []
+        sites: dict[str, list[Feed]] = {}
+        start = self._turn % len(feeds)
+        for feed in (*feeds[start:], *feeds[:start]):
+            waiting = sum(lane.waiting for lane in lanes[id(feed)])
+            wanted = min(waiting, left, self._space(feed))
+            if wanted > 0:
+                asking.append((feed, wanted))
+                left -= wanted
+                sites.setdefault(feed.path.site, []).append(feed)
+        granted = await asyncio.gather(*(self._room(feed, wanted) for feed, wanted in asking))
+        room = {id(feed): count for (feed, _), count in zip(asking, granted, strict=True)}
         requests = []
-        for site in sorted({feed.path.site for feed in feeds}):
-            here = [feed for feed in feeds if feed.path.site == site]
-            total = sum(room.get(id(feed), 0) for feed in here)
+        for _, here in sorted(sites.items()):
+            total = sum(room[id(feed)] for feed in here)
             own = {lane.id: lane for feed in here for lane in lanes[id(feed)]}
             demands = [
                 Demand(lane.id, lane.account_id, min(lane.waiting, total)) for lane in own.values()
@@ -86,17 +119,19 @@ class Claimer:
             for sender in policy.senders.values()
         }
         ours = {feed.source.id for feed in feeds}
-        lanes = await self._ports.ledger.lanes_of_sites(
+        lanes: dict[str, list[DueLane]] = {}
+        for lane in await self._ports.ledger.lanes_of_sites(
             sorted({feed.path.site for feed in feeds}),
             mail_class=mail_class,
             sender_ids=[sender_id for sender_id, its in sources.items() if its & ours],
-        )
+        ):
+            lanes.setdefault(lane.site, []).append(lane)
         found: dict[int, list[DueLane]] = {}
         for feed in feeds:
             here = [
                 lane
-                for lane in lanes
-                if lane.site == feed.path.site and feed.source.id in sources[lane.sender_id]
+                for lane in lanes.get(feed.path.site, ())
+                if feed.source.id in sources[lane.sender_id]
             ]
             found[id(feed)] = here
             if here:
@@ -111,14 +146,14 @@ class Claimer:
                 )
         return found
 
-    async def _room(self, feed: Feed) -> int:
-        """Return how many rows a feed may claim now; ask for allowance where it is paced."""
-        room = self._space(feed)
+    async def _room(self, feed: Feed, room: int) -> int:
+        """Return how much of its room a feed may use now; ask for allowance where it is paced."""
         rate = rate_of(feed.strategy)
-        if room <= 0 or rate.is_unlimited:
-            return max(0, room)
+        if rate.is_unlimited:
+            return room
         horizon_s = self._ports.limits.grant_horizon_s
         horizon = max(1, int(rate.count / rate.interval_s * horizon_s))
+        feed.forget_stale_allowance(now=self._ports.clock.monotonic())
         missing = min(room, horizon) - len(feed.allowance)
         if missing > 0:
             grant = await self._ports.shaper.grant(
@@ -142,21 +177,27 @@ class Claimer:
         if not live:
             return live
         keys = {row.id: (row.account_id, recipient_hash(row.recipient.key)) for row in live}
-        stopped = await self._ports.ledger.stopped(set(keys.values()))
+        try:
+            stopped = await self._ports.ledger.stopped(set(keys.values()))
+        except StoreUnavailable:
+            # They are leased by now, and nobody else knows of them.
+            self._settler.give_back(live)
+            raise
         strays = await self._strays({row.recipient.domain: row.site for row in live})
-        kept = []
+        kept, lost = [], dict[str, list[QueuedRow]]()
         for row in live:
             if keys[row.id] in stopped:
                 self._settler.stop(row, STOPPED)
-            elif row.recipient.domain not in strays:
+            elif row.recipient.domain in strays:
+                lost.setdefault(row.recipient.domain, []).append(row)
+            else:
                 kept.append(row)
-        for domain, route in strays.items():
-            lost = [
-                row
-                for row in live
-                if row.recipient.domain == domain and keys[row.id] not in stopped
-            ]
-            await self._ports.ledger.return_strays(lost, route)
+        for domain, gone in lost.items():
+            try:
+                await self._ports.ledger.return_strays(gone, strays[domain])
+            except StoreUnavailable as exc:
+                log.warning("strays wait", extra={"store": exc.store, "reason": exc.reason})
+                self._settler.give_back(gone, delay_s=NO_SOURCE_S)
         return kept
 
     async def _strays(self, site_of_domain: Mapping[str, str]) -> dict[str, DomainRoute]:
@@ -181,14 +222,14 @@ class Claimer:
         policy: PolicySnapshot,
     ) -> Assigned:
         """Choose a source for each row, by weight and by what room it has."""
-        by_key = {(feed.source.id, feed.path.site): feed for feed in feeds if id(feed) in room}
+        by_site: dict[str, dict[int, Feed]] = {}
+        for feed in feeds:
+            if id(feed) in room:
+                by_site.setdefault(feed.path.site, {})[feed.source.id] = feed
         assigned: dict[int, tuple[Feed, list[QueuedRow]]] = {}
         for row in rows:
-            allowance = {
-                source_id: float(room[id(feed)])
-                for (source_id, site), feed in by_key.items()
-                if site == row.site
-            }
+            here = by_site.get(row.site, {})
+            allowance = {source_id: float(room[id(feed)]) for source_id, feed in here.items()}
             sender = policy.senders.get(row.sender_id)
             source_id = choose_source(
                 candidates(policy, sender.pool_id) if sender is not None else (),
@@ -196,10 +237,14 @@ class Claimer:
                 pinned=row.pinned_source_id,
                 draw=self._ports.draw(),
             )
-            feed = by_key.get((source_id, row.site)) if source_id is not None else None
-            if feed is None:
-                self._settler.give_back([row], delay_s=NO_SOURCE_S)
+            chosen = here.get(source_id) if source_id is not None else None
+            if chosen is None:
+                pinned = row.pinned_source_id
+                is_here = pinned is None or pinned in here
+                delay_s = NO_SOURCE_S if is_here else PINNED_ELSEWHERE_S
+                self._settler.give_back([row], delay_s=delay_s)
                 continue
+            feed = chosen
             room[id(feed)] -= 1
             strategy = strategy_for(
                 policy, sender_id=row.sender_id, isp_id=row.isp_id, source_id=feed.source.id

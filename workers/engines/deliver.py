@@ -12,7 +12,7 @@ the server still works on the content. Two are under way at most, replies come i
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mailcore.envelope import QueuedRow
@@ -56,8 +56,8 @@ class Told(Protocol):
         """A row was not tried and goes back."""
         ...
 
-    def path_failed(self, feed: Feed, error: TransportError) -> None:
-        """No session could be opened on this path."""
+    def path_failed(self, feed: Feed, job: Job, error: TransportError) -> None:
+        """No session could be opened for this job; the error's scope says who waits."""
         ...
 
     def path_works(self, feed: Feed) -> None:
@@ -84,13 +84,17 @@ class Flight:
 
 async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
     """Open a session, send until there is nothing more or the session's share is used, close."""
-    if not feed.queue:
-        return
-    try:
-        connection = await open_session(feed, feed.queue[0], ports=ports, told=told)
-    except TransportError as error:
-        told.path_failed(feed, error)
-        return
+    connection: Connection | None = None
+    while connection is None:
+        if not feed.queue:
+            return
+        job = feed.queue[0]
+        try:
+            connection = await open_session(feed, job, ports=ports, told=told)
+        except TransportError as error:
+            told.path_failed(feed, job, error)
+            if error.scope is not Scope.MESSAGE:
+                return
     told.path_works(feed)
     feed.ready_sessions += 1
     try:
@@ -101,12 +105,16 @@ async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
 
 
 async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told) -> Connection:
-    """Try the site's hosts in order; raise what the last of them said."""
+    """Try the site's hosts in order; raise what the last of them said.
+
+    Scope MESSAGE is about the job's domain alone; any wider scope is about the path.
+    """
     domain = job.row.recipient.domain
     answer = await ports.resolver.mx(domain)
     if answer.status is not DnsStatus.OK:
+        # About this domain alone: the others of the site have answers of their own.
         reply = SmtpReply.local(451, "4.4.3", f"{domain}: {answer.detail or answer.status.value}")
-        raise ConnectFailed(reply, scope=Scope.SITE, stage="dns")
+        raise ConnectFailed(reply, scope=Scope.MESSAGE, stage="dns")
     reply = SmtpReply.local(451, "4.4.4", f"no MX host of {domain} has an address")
     error: TransportError = ConnectFailed(reply, scope=Scope.SITE, stage="dns")
     tried = 0
@@ -169,39 +177,71 @@ async def _transact_all(
     most = feed.strategy.messages_per_connection or 1_000_000
     sent = 0
     previous: Flight | None = None
+    job: Job | None = None
     clock = ports.clock
-    while True:
-        job: Job | None = None
-        if connection.is_usable and sent < most and not feed.closing:
-            job = feed.take_nowait(now=clock.monotonic())
-            if job is None and previous is None:
-                job = await feed.take(idle_s=ports.limits.idle_s, monotonic=clock.monotonic())
-                if job is not None and _went_stale(connection):
-                    _retry_stale(feed, job, told=told)
-                    return
-        if job is not None and job.tls is TlsMode.REQUIRED and not connection.session.tls_version:
-            _refuse_clear(feed, job, connection, ports=ports, told=told)
-            continue
-        if job is not None:
-            flight = _begin(feed, connection, job, ports=ports, is_first=sent == 0)
-            sent += 1
-        else:
+    try:
+        while True:
+            job = None
+            if connection.is_usable and sent < most and not feed.closing:
+                job = feed.take_nowait(now=clock.monotonic())
+                if job is None and previous is None:
+                    job = await feed.take(idle_s=ports.limits.idle_s, monotonic=clock.monotonic())
+                    if job is not None and _went_stale(connection):
+                        _retry_stale(feed, job, told=told)
+                        return
+            if job is not None and _lacks_tls(job, connection):
+                _refuse_clear(feed, job, connection, ports=ports, told=told)
+                continue
             flight = None
-        if previous is not None:
-            await _finish(feed, connection, previous, ports=ports, told=told)
-        if flight is None:
-            if previous is None:
-                return
-        else:
-            await flight.transaction.content_sent
-        previous = flight
+            if job is not None:
+                flight = _begin(connection, job, ports=ports, is_first=sent == 0)
+                sent += 1
+            if previous is not None:
+                await _finish(feed, connection, previous, ports=ports, told=told)
+            if flight is None:
+                if previous is None:
+                    return
+            else:
+                await flight.transaction.content_sent
+            previous = flight
+    except Exception:
+        # A fault nobody foresaw, of ours: no row may stay without an outcome because of it.
+        log.exception("a session broke on our side")
+        for each in (previous.job if previous is not None else None, job):
+            if each is not None and each.is_on_the_wire:
+                _give_up(feed, each, connection, ports=ports, told=told)
+
+
+def _lacks_tls(job: Job, connection: Connection) -> bool:
+    return job.tls is TlsMode.REQUIRED and not connection.session.tls_version
+
+
+def _give_up(
+    feed: Feed, job: Job, connection: Connection, *, ports: DeliverPorts, told: Told
+) -> None:
+    """End an attempt that broke on our side; no dot is sent for it from here on."""
+    feed.landed(job)
+    row, now = job.row, ports.clock.now()
+    reply = SmtpReply.local(451, "4.3.0", "an error of ours ended the attempt; it is in the log")
+    outcome = put_off(
+        feed,
+        row,
+        scope=Scope.MESSAGE,
+        reply=reply,
+        stage="dot" if job.is_dotted else "mail",
+        now=now,
+        session=connection.session,
+    )
+    if job.is_dotted:
+        outcome = replace(outcome, verdict=Verdict.UNKNOWN, after_dot=True)
+    told.outcome(outcome, row)
 
 
 def _refuse_clear(
     feed: Feed, job: Job, connection: Connection, *, ports: DeliverPorts, told: Told
 ) -> None:
     """Defer a message that must not travel in clear: this session was opened for others."""
-    feed.on_the_wire -= 1
+    feed.landed(job)
     outcome = put_off(
         feed,
         job.row,
@@ -214,13 +254,11 @@ def _refuse_clear(
     told.outcome(outcome, job.row)
 
 
-def _begin(
-    feed: Feed, connection: Connection, job: Job, *, ports: DeliverPorts, is_first: bool
-) -> Flight:
+def _begin(connection: Connection, job: Job, *, ports: DeliverPorts, is_first: bool) -> Flight:
     row = job.row
 
     def before_dot() -> bool:
-        if not ports.lease.holds():
+        if not job.is_on_the_wire or not ports.lease.holds(job.incarnation):
             return False
         try:
             ports.journal.dot(row.id, row.claim_no)
@@ -228,6 +266,7 @@ def _begin(
             # What is not on disk before the dot could be sent twice after a crash.
             log.error("dot withheld", extra={"store": exc.store, "reason": exc.reason})
             return False
+        job.is_dotted = True
         return True
 
     return Flight(job, connection.begin(job.wire, before_dot=before_dot), is_first)
@@ -241,12 +280,12 @@ async def _finish(
     try:
         (verdict,) = await flight.transaction.replies
     except Withheld:
-        feed.on_the_wire -= 1
+        feed.landed(flight.job)
         told.returned(row, delay_s=WITHHELD_S)
     except TransportError as error:
         _line_lost(feed, connection, flight, error, ports=ports, told=told)
     else:
-        feed.on_the_wire -= 1
+        feed.landed(flight.job)
         told.outcome(_of_reply(feed, connection, flight, verdict, ports), row)
 
 
@@ -281,10 +320,10 @@ def _line_lost(
     decided = error.decided[0] if error.decided else None
     if decided is not None:
         # The recipient had its own word before the line broke.
-        feed.on_the_wire -= 1
+        feed.landed(flight.job)
         told.outcome(_of_reply(feed, connection, flight, decided, ports), flight.job.row)
     elif error.after_dot:
-        feed.on_the_wire -= 1
+        feed.landed(flight.job)
         outcome = _outcome(
             feed, flight, Verdict.UNKNOWN, error.scope, error.reply, error.stage, connection, ports
         )
@@ -292,7 +331,7 @@ def _line_lost(
     elif not flight.is_first and flight.job.tries < STALE_TRIES:
         _retry_stale(feed, flight.job, told=told)
     else:
-        feed.on_the_wire -= 1
+        feed.landed(flight.job)
         outcome = _outcome(
             feed, flight, Verdict.DEFERRED, error.scope, error.reply, error.stage, connection, ports
         )
@@ -305,7 +344,7 @@ def _went_stale(connection: Connection) -> bool:
 
 
 def _retry_stale(feed: Feed, job: Job, *, told: Told) -> None:
-    feed.on_the_wire -= 1
+    feed.landed(job)
     job.tries += 1
     if feed.closing:
         told.returned(job.row, delay_s=0.0)

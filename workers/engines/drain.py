@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections.abc import Awaitable, Coroutine, Sequence
-from functools import partial
+from collections.abc import Coroutine, Sequence
 
 from mailcore.bells import DrainBell, Path
 from mailcore.envelope import QueuedRow
@@ -25,21 +23,20 @@ from mailcore.outcome import MailClass, Outcome, Scope, TlsNeed, Verdict
 from mailcore.policy.lookup import presented_domain, tls_mode_for
 from mailcore.policy.model import PolicySnapshot, TlsMode
 from mailcore.ports import StoreUnavailable, TransportError, WireMessage
-from mailcore.reply import SmtpReply
 from mailcore.shaping.strategy import rate_of
 from workers.engines.claim import Claimer
 from workers.engines.context import DeliverPorts
-from workers.engines.deliver import serve
 from workers.engines.feed import Feed, Job, put_off
-from workers.engines.prepare import Keyring, prepare
+from workers.engines.prepare import Keyring, Unready, prepare
+from workers.engines.rests import Rests
 from workers.engines.settle import Settler
+from workers.engines.staff import FULL_S, Staff, all_of, quietly
 
-BROKEN_TLS_S = 3600.0
-SLOT_RENEW_S = 10.0
 # Well within the life of a bell's count, so that only a dead process's bells run out.
 BELL_KEEP_S = 2.0
-MOST_DOUBLINGS = 20
 STORE_PAUSE_S = 0.5
+# What a message is thought to weigh before the first was seen.
+TYPICAL_BYTES = 64 << 10
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +49,15 @@ class Dispatcher:
         self._settler = settler
         self._limits = ports.limits
         self._feeds: dict[tuple[Path, MailClass], Feed] = {}
-        self._slots: dict[asyncio.Task[None], tuple[Path, str]] = {}
-        self._claimer = Claimer(ports, settler, self._space)
+        self._staff = Staff(ports, self._feeds, self, self._spawn)
+        self._claimer = Claimer(ports, settler, self._space, self._room_left)
         self._keyring = Keyring()
         self._kick = asyncio.Event()
         self._stopping = False
         self._bytes_held = 0
-        self._broken_tls: dict[str, float] = {}
-        self._failures: dict[Path, int] = {}
+        self._typical_bytes = float(TYPICAL_BYTES)
+        self._turn = asyncio.Lock()
+        self._rests = Rests(ports.clock, ports.limits)
         self._chores: set[asyncio.Task[None]] = set()
 
     # ── bells ────────────────────────────────────────────────────────────────────────────────
@@ -67,10 +65,12 @@ class Dispatcher:
     async def ring(self, bell: DrainBell) -> None:
         """Make the bell's paths active; return when they are quiet again, or at once on stop."""
         active = [feed for path in bell.paths if (feed := self._activate(path, bell))]
+        for feed in active:
+            feed.bells += 1
         unknown = [path for path in bell.paths if (path, bell.mail_class) not in self._feeds]
         if unknown:
             # A source this snapshot no longer has: the count must not block the path for ever.
-            await self._quietly(self._ports.shaper.drop_bells(unknown, mail_class=bell.mail_class))
+            await quietly(self._ports.shaper.drop_bells(unknown, mail_class=bell.mail_class))
         self._kick.set()
         while any(self._feeds.get((f.path, f.mail_class)) is f for f in active):
             await asyncio.sleep(self._limits.linger_s / 2)
@@ -93,7 +93,7 @@ class Dispatcher:
     async def run(self) -> None:
         """Claim, feed and close for ever."""
         renewing = [
-            asyncio.create_task(self._renew_slots()),
+            asyncio.create_task(self._staff.renew()),
             asyncio.create_task(self._keep_bells()),
         ]
         try:
@@ -102,7 +102,8 @@ class Dispatcher:
                     self._kick.clear()
                     await self._kick.wait()
                 try:
-                    claimed = await self._round()
+                    async with self._turn:
+                        claimed = await self._round()
                 except StoreUnavailable as exc:
                     log.warning("no claim", extra={"store": exc.store, "reason": exc.reason})
                     await asyncio.sleep(STORE_PAUSE_S)
@@ -119,57 +120,74 @@ class Dispatcher:
         for feed in self._feeds.values():
             feed.close()
             self._return_rows(feed.drop_queue(), delay_s=0.0)
-        while self._slots or self._chores:
-            await asyncio.wait([*self._slots, *self._chores], timeout=1.0)
-        shaper, feeds = self._ports.shaper, list(self._feeds.values())
+        # A claim under way brings rows yet.
+        async with self._turn:
+            pass
+        while self._staff.sessions or self._chores:
+            await asyncio.wait([*self._staff.sessions, *self._chores], timeout=1.0)
+        feeds = list(self._feeds.values())
         self._feeds.clear()
-        for feed in feeds:
-            await self._quietly(shaper.drop_bells([feed.path], mail_class=feed.mail_class))
+        await quietly(self._drop_bells(feeds))
         await self._settler.flush()
 
     async def _round(self) -> int:
         policy = self._ports.policy.current()
         claimed = 0
-        if not self._settler.is_stuck and self._ports.lease.holds() and not self._stopping:
+        if self._may_claim():
             wanting = [feed for feed in self._feeds.values() if self._space(feed) > 0]
             claimed = await self._claim(wanting, policy)
-        for feed in list(self._feeds.values()):
-            await self._staff(feed)
-            await self._retire_if_quiet(feed)
+        await self._staff.man()
+        await self._retire_quiet()
         return claimed
+
+    def _may_claim(self) -> bool:
+        is_ours = self._ports.lease.holds() and not self._stopping
+        return is_ours and not self._settler.is_stuck
 
     async def _claim(self, feeds: Sequence[Feed], policy: PolicySnapshot) -> int:
         """Claim for these feeds and start making the rows ready; return how many."""
+        # Read before the claim: of rows claimed under a later one, no dot would be sent.
+        incarnation = self._ports.lease.number
         assigned = await self._claimer.claim(feeds, policy)
+        count, weight = 0, 0
         for feed, rows in assigned:
             feed.preparing += len(rows)
-            self._bytes_held += sum(row.content.length for row in rows)
+            count += len(rows)
+            weight += sum(row.content.length for row in rows)
+        self._bytes_held += weight
         if assigned:
-            self._spawn(self._prepare(assigned, policy))
-        return sum(len(rows) for _, rows in assigned)
+            self._typical_bytes = max(1.0, (self._typical_bytes + weight / count) / 2)
+            self._spawn(self._prepare(assigned, policy, incarnation))
+        return count
 
     def _space(self, feed: Feed) -> int:
         """How many more rows this feed could hold; its allowance is another matter."""
         now = self._ports.clock.monotonic()
         if feed.closing or max(feed.resting_until, feed.refused_until) > now:
             return 0
-        if self._bytes_held > self._limits.bytes_held:
+        return min(4 * feed.ready_sessions + 16, self._limits.rows_per_path) - feed.held
+
+    def _room_left(self) -> int:
+        """How many more rows this process may hold, by their number and by what they weigh."""
+        bytes_left = self._limits.bytes_held - self._bytes_held
+        if bytes_left <= 0:
             return 0
-        total = sum(f.held for f in self._feeds.values())
-        return min(
-            4 * feed.ready_sessions + 16 - feed.held,
-            self._limits.rows_per_path - feed.held,
-            self._limits.rows - total,
-        )
+        rows = self._limits.rows - sum(feed.held for feed in self._feeds.values())
+        return min(rows, max(1, int(bytes_left / self._typical_bytes)))
 
     async def _prepare(
-        self, batches: Sequence[tuple[Feed, Sequence[QueuedRow]]], policy: PolicySnapshot
+        self,
+        batches: Sequence[tuple[Feed, Sequence[QueuedRow]]],
+        policy: PolicySnapshot,
+        incarnation: int,
     ) -> None:
         rows = [row for _, part in batches for row in part]
         try:
             wires = await prepare(rows, policy=policy, ports=self._ports, keyring=self._keyring)
-        except (StoreUnavailable, LookupError) as exc:
-            log.error("content not made ready", extra={"reason": str(exc), "rows": len(rows)})
+        except Exception as exc:
+            # Stores come back; whatever else it was, no row may stay with us unsent.
+            is_ours = not isinstance(exc, StoreUnavailable)
+            log.error("not made ready", exc_info=is_ours, extra={"reason": str(exc)})
             for feed, part in batches:
                 feed.preparing -= len(part)
             self._return_rows(rows, delay_s=5.0)
@@ -177,96 +195,76 @@ class Dispatcher:
         ready = iter(wires)
         for feed, part in batches:
             feed.preparing -= len(part)
-            self._queue(feed, [(row, next(ready)) for row in part], policy)
+            jobs = []
+            for row in part:
+                wire = next(ready)
+                if isinstance(wire, Unready):
+                    self._not_sent(feed, row, wire)
+                elif feed.closing:
+                    self.returned(row, delay_s=0.0)
+                else:
+                    not_before = feed.allowance.popleft() if feed.allowance else 0.0
+                    jobs.append(_job(feed, row, wire, policy, incarnation, not_before))
+            feed.put(jobs)
 
-    def _queue(
-        self,
-        feed: Feed,
-        ready: Sequence[tuple[QueuedRow, WireMessage | None]],
-        policy: PolicySnapshot,
-    ) -> None:
-        jobs = []
-        for row, wire in ready:
-            if wire is None:
-                self._no_content(feed, row)
-            elif feed.closing:
-                self.returned(row, delay_s=0.0)
-            else:
-                not_before = feed.allowance.popleft() if feed.allowance else 0.0
-                jobs.append(_job(feed, row, wire, policy, not_before))
-        feed.put(jobs)
-
-    def _no_content(self, feed: Feed, row: QueuedRow) -> None:
-        """A row without content is a reported failure, never silence."""
-        log.error("content missing", extra={"row": row.id, "segment": row.content.segment})
-        reply = SmtpReply.local(451, "4.3.0", "the message's content is missing in the spool")
+    def _not_sent(self, feed: Feed, row: QueuedRow, why: Unready) -> None:
+        """A row that cannot go on the wire is a reported failure, never silence."""
+        log.error("not sent", extra={"row": row.id, "reason": str(why.reply)})
         now = self._ports.clock.now()
         self.outcome(
-            put_off(feed, row, scope=Scope.MESSAGE, reply=reply, stage="spool", now=now), row
+            put_off(feed, row, scope=Scope.MESSAGE, reply=why.reply, stage=why.stage, now=now), row
         )
 
-    # ── sessions ─────────────────────────────────────────────────────────────────────────────
+    # ── the end of a feed ────────────────────────────────────────────────────────────────────
 
-    async def _staff(self, feed: Feed) -> None:
-        """Open as many sessions as the queue wants and the limits allow."""
-        rests = feed.resting_until > self._ports.clock.monotonic()
-        if rests or feed.closing or self._stopping or not feed.queue:
-            return
-        most = self._limits.connections_per_site
-        if feed.strategy.connections:
-            most = min(most, feed.strategy.connections)
-        wanted = min(math.ceil(len(feed.queue) / 4), most) - len(feed.tasks)
-        wanted = min(wanted, self._limits.connections - len(self._slots))
-        if wanted <= 0:
-            return
-        slots = await self._ports.shaper.open_slots(
-            feed.path,
-            wanted=wanted,
-            limit=feed.strategy.connections,
-            mail_class=feed.mail_class,
-        )
-        for slot in slots:
-            task = asyncio.create_task(serve(feed, ports=self._ports, told=self))
-            feed.tasks.add(task)
-            self._slots[task] = (feed.path, slot)
-            task.add_done_callback(partial(self._session_ended, feed))
-
-    def _session_ended(self, feed: Feed, task: asyncio.Task[None]) -> None:
-        feed.tasks.discard(task)
-        slot = self._slots.pop(task)
-        self._spawn(self._quietly(self._ports.shaper.close_slots([slot])))
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a session broke on our side", exc_info=error)
-            raise error
-
-    async def _retire_if_quiet(self, feed: Feed) -> None:
-        """Close a feed that has been dry for a while: drop its bell, look once more, let go."""
+    async def _retire_quiet(self) -> None:
+        """Close feeds that have been dry for a while: drop their bells, look once more, let go."""
         now = self._ports.clock.monotonic()
-        rests = max(feed.resting_until, feed.refused_until) > now
-        if feed.held:
-            feed.dry_since = None
+        quiet = []
+        for feed in self._feeds.values():
+            if feed.held:
+                feed.dry_since = None
+            elif feed.dry_since is None:
+                feed.dry_since = now
+            elif now - feed.dry_since >= self._limits.linger_s:
+                quiet.append(feed)
+        if not quiet:
             return
-        if feed.dry_since is None:
-            feed.dry_since = now
-        if now - feed.dry_since < self._limits.linger_s:
-            return
-        if feed.refused_until > now:
-            # No allowance for a while: let the ringer pass this path over until then.
-            await self._rest(feed, seconds=feed.refused_until - now, reason="rate")
-        await self._ports.shaper.drop_bells([feed.path], mail_class=feed.mail_class)
-        if not rests and await self._claim([feed], self._ports.policy.current()):
-            feed.dry_since = None
-            return
-        await self._return_allowance(feed)
-        feed.close()
-        self._feeds.pop((feed.path, feed.mail_class), None)
+        # No allowance for a while: let the ringer pass these paths over until then.
+        await all_of(
+            self._rest(feed, seconds=feed.refused_until - now, reason="rate")
+            for feed in quiet
+            if feed.refused_until > now
+        )
+        await self._drop_bells(quiet)
+        if self._may_claim():
+            looking = [feed for feed in quiet if self._space(feed) > 0]
+            await self._claim(looking, self._ports.policy.current())
+        for feed in quiet:
+            if feed.held:
+                feed.dry_since = None
+            else:
+                feed.close()
+                self._feeds.pop((feed.path, feed.mail_class), None)
+        await all_of(self._return_allowance(feed) for feed in quiet if not feed.held)
+
+    async def _drop_bells(self, feeds: Sequence[Feed]) -> None:
+        """Uncount all bells that made these feeds active."""
+        for mail_class in MailClass:
+            its = [feed for feed in feeds if feed.mail_class is mail_class]
+            paths = [feed.path for feed in its for _ in range(max(1, feed.bells))]
+            if paths:
+                await self._ports.shaper.drop_bells(paths, mail_class=mail_class)
+            for feed in its:
+                feed.bells = 0
 
     async def _return_allowance(self, feed: Feed) -> None:
         if feed.allowance:
             unused, feed.allowance = len(feed.allowance), type(feed.allowance)()
             rate = rate_of(feed.strategy)
-            await self._ports.shaper.return_grant(
-                feed.path, unused=unused, rate=rate, ticket=feed.ticket
+            shaper = self._ports.shaper
+            await quietly(
+                shaper.return_grant(feed.path, unused=unused, rate=rate, ticket=feed.ticket)
             )
 
     async def _keep_bells(self) -> None:
@@ -276,21 +274,7 @@ class Dispatcher:
             for mail_class in MailClass:
                 paths = [path for path, its in self._feeds if its is mail_class]
                 if paths:
-                    await self._quietly(shaper.keep_bells(paths, mail_class=mail_class))
-
-    async def _renew_slots(self) -> None:
-        while True:
-            await asyncio.sleep(SLOT_RENEW_S)
-            if not self._slots:
-                continue
-            try:
-                wanted = await self._ports.shaper.renew_slots(list(self._slots.values()))
-            except StoreUnavailable as exc:
-                log.warning("slots not renewed", extra={"store": exc.store, "reason": exc.reason})
-                continue
-            for feed in self._feeds.values():
-                feed.is_wanted = feed.path in wanted
-                feed.arrived.set()
+                    await quietly(shaper.keep_bells(paths, mail_class=mail_class))
 
     # ── what sessions tell ───────────────────────────────────────────────────────────────────
 
@@ -308,41 +292,46 @@ class Dispatcher:
             Scope.SITE,
             Scope.SOURCE,
         ):
-            for feed in self._feeds.values():
-                if feed.path.site == row.site and feed.source.id == outcome.source_id:
+            for mail_class in MailClass:
+                feed = self._feeds.get((Path(outcome.source_id, row.site), mail_class))
+                if feed is not None:
                     self._back_off(feed, str(outcome.reply))
 
     def returned(self, row: QueuedRow, *, delay_s: float) -> None:
         """Give a row back that nobody spoke about."""
         self._return_rows([row], delay_s=delay_s)
 
-    def path_failed(self, feed: Feed, error: TransportError) -> None:
+    def path_failed(self, feed: Feed, job: Job, error: TransportError) -> None:
         """No session: one row bears the reason, the others go back, the path rests."""
-        if feed.ready_sessions:
+        is_alone = error.scope is Scope.MESSAGE
+        if feed.ready_sessions and not is_alone:
             # Others work: the receiver limits our connections. Nobody has to wait for that.
+            feed.full_until = self._ports.clock.monotonic() + FULL_S
             return
-        if feed.queue:
-            row = feed.queue.popleft().row
+        bearer = job if feed.take_out(job) else None
+        if bearer is None and not is_alone and feed.queue:
+            # Another session took it meanwhile; somebody has to bear the reason all the same.
+            bearer = feed.queue.popleft()
+        if bearer is not None:
             now = self._ports.clock.now()
-            stage, reply = error.stage, error.reply
+            stage, reply, row = error.stage, error.reply, bearer.row
             self.outcome(
                 put_off(feed, row, scope=error.scope, reply=reply, stage=stage, now=now), row
             )
-        self._back_off(feed, str(error.reply))
+        if not is_alone:
+            self._back_off(feed, str(error.reply))
 
     def path_works(self, feed: Feed) -> None:
         """A session was opened: the path is forgiven."""
-        self._failures.pop(feed.path, None)
+        self._rests.forgive(feed.path)
 
     def is_tls_broken(self, host: str) -> bool:
         """Whether STARTTLS with this host failed within the hour."""
-        return self._broken_tls.get(host, -BROKEN_TLS_S) + BROKEN_TLS_S > (
-            self._ports.clock.monotonic()
-        )
+        return self._rests.is_tls_broken(host)
 
     def note_broken_tls(self, host: str) -> None:
         """Remember a failed handshake."""
-        self._broken_tls[host] = self._ports.clock.monotonic()
+        self._rests.note_broken_tls(host)
 
     # ── small steps ──────────────────────────────────────────────────────────────────────────
 
@@ -350,17 +339,14 @@ class Dispatcher:
         """Let the path rest, longer each time, here and in the ringer's eyes."""
         if feed.resting_until > self._ports.clock.monotonic():
             return
-        # Kept beyond the feed, which closes while its path rests: the next rest must be longer.
-        failures = min(self._failures.get(feed.path, 0), MOST_DOUBLINGS)
-        self._failures[feed.path] = failures + 1
-        seconds = min(self._limits.cool_first_s * 2.0**failures, self._limits.cool_most_s)
+        seconds = self._rests.next_s(feed.path)
         self._return_rows(feed.drop_queue(), delay_s=0.0)
         self._spawn(self._rest(feed, seconds=seconds, reason=reason))
         feed.resting_until = self._ports.clock.monotonic() + seconds
 
     async def _rest(self, feed: Feed, *, seconds: float, reason: str) -> None:
         feed.resting_until = self._ports.clock.monotonic() + seconds
-        await self._quietly(self._ports.shaper.cool(feed.path, seconds=seconds, reason=reason))
+        await quietly(self._ports.shaper.cool(feed.path, seconds=seconds, reason=reason))
 
     def _return_rows(self, rows: Sequence[QueuedRow], *, delay_s: float) -> None:
         self._bytes_held -= sum(row.content.length for row in rows)
@@ -371,17 +357,14 @@ class Dispatcher:
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
 
-    @staticmethod
-    async def _quietly(work: Awaitable[object]) -> None:
-        """Await something that only helps; a store that is away must not stop deliveries."""
-        try:
-            await work
-        except StoreUnavailable as exc:
-            log.info("left undone", extra={"store": exc.store, "reason": exc.reason})
-
 
 def _job(
-    feed: Feed, row: QueuedRow, wire: WireMessage, policy: PolicySnapshot, not_before: float
+    feed: Feed,
+    row: QueuedRow,
+    wire: WireMessage,
+    policy: PolicySnapshot,
+    incarnation: int,
+    not_before: float,
 ) -> Job:
     """Put together what a session needs to know of a row."""
     tls = tls_mode_for(policy, sender_id=row.sender_id, strategy=feed.strategy)
@@ -390,4 +373,4 @@ def _job(
     domain = presented_domain(
         policy, sender_id=row.sender_id, header_from=row.header_from, source=feed.source
     )
-    return Job(row, wire, tls, domain, not_before)
+    return Job(row, wire, tls, domain, incarnation, not_before)

@@ -26,17 +26,24 @@ from mailcore.reply import SmtpReply
 UNLIMITED = Strategy(0, "", 0, 0, 0, 0.0)
 
 
-@dataclass(slots=True)
+# A send that is later than this has lost its place: to make up for it would be a burst.
+STALE_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
 class Job:
-    """One row on its way out. `domain` is what its sender presents itself as; `not_before` is
-    monotonic; `tries` counts stale sessions."""
+    """One row on its way out. `domain` is what its sender presents itself as; `incarnation` what
+    it was claimed under; `not_before` is monotonic; `tries` counts stale sessions."""
 
     row: QueuedRow
     wire: WireMessage
     tls: TlsMode
     domain: str
+    incarnation: int
     not_before: float = 0.0
     tries: int = 0
+    is_on_the_wire: bool = False
+    is_dotted: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +66,8 @@ class Feed:
     ticket: str = ""
     resting_until: float = 0.0
     refused_until: float = 0.0
+    full_until: float = 0.0
+    bells: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -76,6 +85,23 @@ class Feed:
         self.queue.appendleft(job)
         self.arrived.set()
 
+    def take_out(self, job: Job) -> bool:
+        """Take a job out of the queue; False if a session has it."""
+        if job not in self.queue:
+            return False
+        self.queue.remove(job)
+        return True
+
+    def landed(self, job: Job) -> None:
+        """A job that was taken has an outcome, or goes back."""
+        job.is_on_the_wire = False
+        self.on_the_wire -= 1
+
+    def forget_stale_allowance(self, *, now: float) -> None:
+        """Drop allowance nobody used in its time."""
+        while self.allowance and self.allowance[0] < now - STALE_S:
+            self.allowance.popleft()
+
     def note_grant(self, grant: Grant, *, now: float) -> None:
         """Remember when the granted messages may go."""
         self.ticket = grant.ticket or self.ticket
@@ -87,6 +113,7 @@ class Feed:
         if not self.queue or self.queue[0].not_before > now:
             return None
         job = self.queue.popleft()
+        job.is_on_the_wire = True
         self.on_the_wire += 1
         return job
 

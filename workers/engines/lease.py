@@ -38,8 +38,10 @@ class Lease:
         self._valid_until = 0.0
         self.number = 0
 
-    def holds(self) -> bool:
-        """Whether rows leased under this number are surely still ours."""
+    def holds(self, number: int | None = None) -> bool:
+        """Whether rows leased under this number (None: the present one) are surely still ours."""
+        if number is not None and number != self.number:
+            return False
         return self._clock.monotonic() < self._valid_until - MARGIN_S
 
     async def open(self) -> None:

@@ -1,8 +1,9 @@
 """Make claimed rows ready for the wire: read content, address it, sign it.
 
 Takes    rows with the source they go from
-Gives    prepare: a WireMessage per row, or None where the spool has no content
-Raises   nothing for content that is gone; StoreUnavailable when the vault is away
+Gives    prepare: per row a WireMessage, or Unready with the reason
+Raises   StoreUnavailable when spool or vault is away; what is wrong with one message or one key is
+         that message's or that domain's reason to wait, and nobody else's
 
 Signatures run on threads, in chunks, and release the interpreter lock; the loop never waits for
 one message alone.
@@ -11,18 +12,37 @@ one message alone.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mailcore import dkim, tokens
 from mailcore.envelope import QueuedRow
+from mailcore.errors import PostfleetError
 from mailcore.policy.lookup import return_path_domain
 from mailcore.policy.model import PolicySnapshot
-from mailcore.ports import WireMessage
+from mailcore.ports import StoreUnavailable, WireMessage
 from mailcore.render.overrides import override_headers
+from mailcore.reply import SmtpReply
 from workers.engines.context import DeliverPorts
 
 CHUNK = 16
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Unready:
+    """Why a row cannot go on the wire, and at which stage that showed."""
+
+    reply: SmtpReply
+    stage: str
+
+
+NO_CONTENT = Unready(
+    SmtpReply.local(451, "4.3.0", "the message's content is missing in the spool"), "spool"
+)
+Signers = Sequence[dkim.SigningKey] | Unready
 
 
 @dataclass(slots=True)
@@ -33,8 +53,20 @@ class Keyring:
 
     async def of_domain(
         self, domain: str, *, policy: PolicySnapshot, ports: DeliverPorts
+    ) -> Signers:
+        """Return the keys that sign for a From domain, or why one of them cannot."""
+        try:
+            return await self._keys(domain, policy=policy, ports=ports)
+        except StoreUnavailable:
+            raise
+        except (PostfleetError, LookupError) as exc:
+            log.error("a DKIM key cannot be used", extra={"domain": domain, "reason": str(exc)})
+            text = f"a DKIM key of {domain} cannot be used: {exc}"
+            return Unready(SmtpReply.local(451, "4.3.5", text), "sign")
+
+    async def _keys(
+        self, domain: str, *, policy: PolicySnapshot, ports: DeliverPorts
     ) -> Sequence[dkim.SigningKey]:
-        """Return the keys that sign for a From domain."""
         found = policy.sending_domains.get(domain)
         if found is None:
             return ()
@@ -54,7 +86,7 @@ class Keyring:
 
 async def prepare(
     rows: Sequence[QueuedRow], *, policy: PolicySnapshot, ports: DeliverPorts, keyring: Keyring
-) -> Sequence[WireMessage | None]:
+) -> Sequence[WireMessage | Unready]:
     """Return what each row puts on the wire, in order."""
     contents = await ports.spool.read_many([row.content for row in rows])
     signers = {
@@ -85,36 +117,55 @@ def _build(
     contents: Sequence[bytes | None],
     policy: PolicySnapshot,
     node: str,
-    signers: Mapping[str, Sequence[dkim.SigningKey]],
+    signers: Mapping[str, Signers],
     token_ring: Mapping[int, bytes],
     now: int,
-) -> list[WireMessage | None]:
+) -> list[WireMessage | Unready]:
     """Build one chunk; runs on a signing thread."""
     node_policy = policy.nodes.get(node)
     header = node_policy.fbl_header if node_policy is not None else "X-Postfleet-Token"
-    built: list[WireMessage | None] = []
+    built: list[WireMessage | Unready] = []
     for row, content in zip(rows, contents, strict=True):
-        if content is None:
-            built.append(None)
-            continue
-        token = tokens.MessageToken(row.message_id, row.recipient_no)
-        text = tokens.sign(token, ring=token_ring)
-        isp = policy.isps.get(row.isp_id)
-        if isp is not None:
-            content = override_headers(content, add=isp.add_headers, delete=isp.delete_headers)
-        whole = b"%s: %s\r\n%s" % (header.encode("ascii"), text.encode("ascii"), content)
         keys = signers[row.header_from]
-        signature = dkim.sign(whole, keys, now=now) if keys else b""
-        built.append(
-            WireMessage(
-                reverse_path=_reverse_path(row, text, policy),
-                forward_paths=(str(row.recipient),),
-                content=signature + whole,
-                needs_8bit=not content.isascii(),
-                needs_smtputf8=row.recipient.needs_smtputf8,
-            )
-        )
+        if content is None:
+            built.append(NO_CONTENT)
+        elif isinstance(keys, Unready):
+            built.append(keys)
+        else:
+            try:
+                built.append(_wire(row, content, keys, policy, header, token_ring, now))
+            except Exception as exc:
+                # A fault of ours with this one message must not keep its whole batch from going.
+                log.exception("message not made ready", extra={"row": row.id})
+                text = f"the message could not be made ready: {type(exc).__name__}"
+                built.append(Unready(SmtpReply.local(451, "4.3.0", text), "render"))
     return built
+
+
+def _wire(
+    row: QueuedRow,
+    content: bytes,
+    keys: Sequence[dkim.SigningKey],
+    policy: PolicySnapshot,
+    header: str,
+    token_ring: Mapping[int, bytes],
+    now: int,
+) -> WireMessage:
+    """Address and sign one message."""
+    token = tokens.MessageToken(row.message_id, row.recipient_no)
+    text = tokens.sign(token, ring=token_ring)
+    isp = policy.isps.get(row.isp_id)
+    if isp is not None:
+        content = override_headers(content, add=isp.add_headers, delete=isp.delete_headers)
+    whole = b"%s: %s\r\n%s" % (header.encode("ascii"), text.encode("ascii"), content)
+    signature = dkim.sign(whole, keys, now=now) if keys else b""
+    return WireMessage(
+        reverse_path=_reverse_path(row, text, policy),
+        forward_paths=(str(row.recipient),),
+        content=signature + whole,
+        needs_8bit=not content.isascii(),
+        needs_smtputf8=row.recipient.needs_smtputf8,
+    )
 
 
 def _reverse_path(row: QueuedRow, token: str, policy: PolicySnapshot) -> str:
