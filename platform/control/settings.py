@@ -69,6 +69,7 @@ INSTALLED_APPS = [
     "control.queue",
     "control.jobs",
     "control.policy",
+    "control.reports",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -80,6 +81,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "control.page_guard.PageGuard",
 ]
 ROOT_URLCONF = "control.urls"
 WSGI_APPLICATION = "control.wsgi.application"
@@ -140,6 +142,18 @@ SECURE_HSTS_SECONDS = 30 * 24 * 3600 if ENVIRONMENT.serves_https else 0
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+CSRF_FAILURE_VIEW = "control.error_pages.csrf_failure"
+# What all web processes of an installation count together (control.accounts.login).
+CACHES: dict[str, Any] = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    if POSTFLEET is None
+    else {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": POSTFLEET.redis_url,
+        "KEY_PREFIX": "panel",
+        "OPTIONS": {"socket_timeout": 2, "socket_connect_timeout": 2},
+    }
+}
 
 # --- files, API, logs -----------------------------------------------------------------------------
 
@@ -160,6 +174,8 @@ LOGGING: dict[str, Any] = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    # Scanners ask for any host; they get a 400, and no trace in the log.
+    "loggers": {"django.security.DisallowedHost": {"handlers": [], "propagate": False}},
     "root": {
         "handlers": ["stderr"],
         "level": POSTFLEET.log_level if POSTFLEET is not None else "INFO",

@@ -6,12 +6,20 @@ from django.views.generic import RedirectView
 
 from control import health
 from control.accounts.views import OwnPasswordView
+from control.api.views import NotFoundView
 
 urlpatterns = [
     path("health", health.health, name="health"),
     path("readiness", health.readiness, name="readiness"),
+    path("api", NotFoundView.as_view()),
     path("api/", include("control.api.urls")),
     path("panel/password_change/", OwnPasswordView.as_view()),
+    path("panel/reports/", include("control.reports.urls")),
     path("panel/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
 ]
+
+handler400 = "control.error_pages.bad_request"
+handler403 = "control.error_pages.forbidden"
+handler404 = "control.error_pages.not_found"
+handler500 = "control.error_pages.server_error"

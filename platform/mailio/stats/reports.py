@@ -1,7 +1,8 @@
 """What dashboards ask of the roll-ups.
 
 Gives    Reports: outcomes (figures by any dimensions and steps of time), delivery_times
-         (quantiles), replies (what servers said most)
+         (quantiles), delivery_histograms, replies (what servers said most), undeliveries (who was
+         told what, from the events themselves)
 Takes    a driver, times in UTC, names of dimensions (roll_up.OUTCOME_NAMES, REPLY_NAMES)
 Raises   StoreUnavailable; ValueError for a dimension there is not or a time without zone
 Follows  design.md section 3 step 8
@@ -20,6 +21,12 @@ from mailio.stats.driver import Driver, faults, text_literal
 from mailio.stats.roll_up import OUTCOME_NAMES, REPLY_NAMES, current
 
 MINUTE = timedelta(minutes=1)
+# A dashboard that asks too much gets no answer; it must not slow the inserts down.
+QUERY_LIMIT_S = 10
+_LIMITED = f" SETTINGS max_execution_time = {QUERY_LIMIT_S}"
+UNDELIVERED_KINDS = ("bounced", "expired", "late_bounced")
+_UNDELIVERED_BY = {"from_domain": "header_from", "source_ip": "source_ip"}
+_EVENT_FILTERS = ("account_id", "campaign_id", "sender_id", "isp_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,16 @@ class ReplyCount:
     code: int
     enhanced: str
     rule: str
+    reply: str
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """How often mail of a From domain or of a sending IP to a domain ended with these words."""
+
+    group: str
+    to_domain: str
     reply: str
     events: int
 
@@ -79,7 +96,7 @@ class Reports:
 SELECT {start} AS {columns}, sum(events), sum(first_tries), sum(with_tls), sum(size_bytes),
        sum(queue_ms), sum(dialogue_ms)
   FROM roll_up FINAL WHERE {condition}
- GROUP BY {columns} ORDER BY {columns}
+ GROUP BY {columns} ORDER BY {columns}{_LIMITED}
 """  # noqa: S608 (names from a closed list, literals of ours)
         with faults():
             rows = self._driver.query(sql)
@@ -102,6 +119,24 @@ SELECT {start} AS {columns}, sum(events), sum(first_tries), sum(with_tls), sum(s
         where: Mapping[str, object] | None = None,
     ) -> dict[tuple[object, ...], tuple[float | None, ...]]:
         """Return, by dimensions, the milliseconds from accept to delivery at these levels."""
+        found = self.delivery_histograms(since=since, until=until, by=by, where=where)
+        return {
+            key: tuple(quantile(histogram, level) for level in levels)
+            for key, histogram in found.items()
+        }
+
+    def delivery_histograms(
+        self,
+        *,
+        since: datetime,
+        until: datetime,
+        by: Sequence[str] = (),
+        where: Mapping[str, object] | None = None,
+    ) -> dict[tuple[object, ...], dict[int, int]]:
+        """Return, by dimensions, how many deliveries took which time since accept.
+
+        Buckets are those of mailcore.stats: bucket_value, quantile.
+        """
         keys = _known(by, OUTCOME_NAMES)
         filters = _filters({**(where or {}), "kind": "delivered"}, OUTCOME_NAMES)
         condition = _condition("roll_up", since, until, filters)
@@ -109,14 +144,12 @@ SELECT {start} AS {columns}, sum(events), sum(first_tries), sum(with_tls), sum(s
         group = f" GROUP BY {', '.join(keys)}" if keys else ""
         sql = (
             f"SELECT {columns}sumMap(queue_bucket, queue_count) AS histogram"  # noqa: S608
-            f" FROM roll_up FINAL WHERE {condition}{group}"
+            f" FROM roll_up FINAL WHERE {condition}{group}{_LIMITED}"
         )
         with faults():
             rows = self._driver.query(sql)
         return {
-            tuple(row[:-1]): tuple(
-                quantile(dict(zip(*row[-1], strict=True)), level) for level in levels
-            )
+            tuple(row[:-1]): {int(b): int(n) for b, n in zip(*row[-1], strict=True)}
             for row in rows
             if row[-1][0]
         }
@@ -135,7 +168,7 @@ SELECT {start} AS {columns}, sum(events), sum(first_tries), sum(with_tls), sum(s
         sql = (
             f"SELECT {columns}, sum(events) AS total FROM roll_up_reply FINAL"  # noqa: S608
             f" WHERE {condition} GROUP BY {columns} ORDER BY total DESC, {columns}"
-            f" LIMIT {int(limit)}"
+            f" LIMIT {int(limit)}{_LIMITED}"
         )
         with faults():
             rows = self._driver.query(sql)
@@ -143,6 +176,33 @@ SELECT {start} AS {columns}, sum(events), sum(first_tries), sum(with_tls), sum(s
             ReplyCount(isp, kind, bounce_class, int(code), enhanced, rule, reply, int(events))
             for isp, kind, bounce_class, code, enhanced, rule, reply, events in rows
         ]
+
+    def undeliveries(
+        self,
+        *,
+        since: datetime,
+        until: datetime,
+        group_by: str = "from_domain",
+        where: Mapping[str, object] | None = None,
+        limit: int = 10_000,
+    ) -> list[Undelivered]:
+        """Return, by `from_domain` or `source_ip`, where mail did not arrive and what was said.
+
+        Read from the events, whose minutes lead; the most frequent come first.
+        """
+        if group_by not in _UNDELIVERED_BY:
+            raise ValueError(f"{group_by!r} is none of {', '.join(_UNDELIVERED_BY)}")
+        kinds = ", ".join(map(text_literal, UNDELIVERED_KINDS))
+        parts = [_minutes(since, until), f"kind IN ({kinds})", *_filters(where, _EVENT_FILTERS)]
+        columns = f"{_UNDELIVERED_BY[group_by]}, recipient_domain, reply_normal"
+        sql = (
+            f"SELECT {columns}, uniqExact(event_id) AS total FROM event"  # noqa: S608
+            f" WHERE {' AND '.join(parts)} GROUP BY {columns} ORDER BY total DESC, {columns}"
+            f" LIMIT {int(limit)}{_LIMITED}"
+        )
+        with faults():
+            rows = self._driver.query(sql)
+        return [Undelivered(group, domain, reply, int(n)) for group, domain, reply, n in rows]
 
 
 def _known(names: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -163,9 +223,12 @@ def _filters(where: Mapping[str, object] | None, known: Sequence[str]) -> list[s
 
 
 def _condition(table: str, since: datetime, until: datetime, filters: list[str]) -> str:
+    return " AND ".join([current(table, _minutes(since, until)), *filters])
+
+
+def _minutes(since: datetime, until: datetime) -> str:
     first, last = _seconds(since) // 60 * 60, -(-_seconds(until) // 60) * 60
-    minutes = f"minute >= toDateTime({first}, 'UTC') AND minute < toDateTime({last}, 'UTC')"
-    return " AND ".join([current(table, minutes), *filters])
+    return f"minute >= toDateTime({first}, 'UTC') AND minute < toDateTime({last}, 'UTC')"
 
 
 def _seconds(moment: datetime) -> int:

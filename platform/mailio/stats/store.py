@@ -27,21 +27,22 @@ from mailio.stats.reports import Reports
 
 MAX_MINUTES = 500
 
-_DRIVERS: dict[str, Callable[[str], Driver]] = {
+_DRIVERS: dict[str, Callable[..., Driver]] = {
     "chdb+unix": ChdbDriver,
     "clickhouse": ClickhouseDriver,
     "clickhouses": ClickhouseDriver,
 }
 
 
-def open_statistics(url: str) -> ClickhouseStatistics:
-    """Return the statistics at an address; nothing is connected yet."""
+def open_statistics(url: str, *, reply_s: float = 60.0) -> ClickhouseStatistics:
+    """Return the statistics at an address; nothing is connected yet. A silence of `reply_s` is
+    taken for an absence."""
     scheme = urlsplit(url).scheme
     if scheme not in _DRIVERS:
         known = ", ".join(f"{name}://" for name in sorted(_DRIVERS))
         raise SettingsError(f"CLICKHOUSE_URL: {scheme}:// is none of {known}")
     try:
-        return ClickhouseStatistics(_DRIVERS[scheme](url))
+        return ClickhouseStatistics(_DRIVERS[scheme](url, reply_s=reply_s))
     except ValueError as exc:
         raise SettingsError(f"CLICKHOUSE_URL: {exc}") from exc
 

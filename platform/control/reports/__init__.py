@@ -1,0 +1,1 @@
+"""Charts of what happened to mail, and of what waits."""

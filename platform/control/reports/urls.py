@@ -1,0 +1,13 @@
+"""Where the reports are, below /panel/reports/."""
+
+from django.urls import path
+
+from control.reports import views
+
+app_name = "reports"
+urlpatterns = [
+    path("", views.DashboardView.as_view(), name="dashboard"),
+    path("fragment", views.FragmentView.as_view(), name="fragment"),
+    path("replies.csv", views.RepliesCsvView.as_view(), name="replies"),
+    path("undeliveries.csv", views.UndeliveriesCsvView.as_view(), name="undeliveries"),
+]
