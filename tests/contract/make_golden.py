@@ -25,7 +25,9 @@ from uuid import UUID
 
 from mailcore import bells, events, outcome, tokens
 from mailcore.bells import ApplyBell, DrainBell, RouteBell, UpkeepBell
+from mailcore.classify.inbound import InboundKind
 from mailcore.events import Event, EventKind, encode_lines, event_id, recipient_hash
+from mailcore.inbound import Fate
 from mailcore.outcome import (
     BounceClass,
     BounceType,
@@ -66,6 +68,11 @@ VOCABULARIES: tuple[type[Enum], ...] = (
     model.Encoding,
     model.RuleAction,
     model.UnknownAction,
+    model.MailboxProtocol,
+    model.MailboxTls,
+    model.MailboxPurpose,
+    InboundKind,
+    Fate,
 )
 
 
@@ -106,8 +113,30 @@ def policy_sample() -> model.PolicySnapshot:
             1: model.DkimKey(1, "example.com", "r1", "rsa", "dkim/1"),
             2: model.DkimKey(2, "example.com", "e1", "ed25519", "dkim/2"),
         },
+        mailboxes={one.id: one for one in _mailboxes()},
         default_strategy_id=2,
     )
+
+
+def _mailboxes() -> Sequence[model.Mailbox]:
+    protocols, modes = itertools.cycle(model.MailboxProtocol), itertools.cycle(model.MailboxTls)
+    return [
+        model.Mailbox(
+            number,
+            f"mailbox {number}",
+            "pop.example.com",
+            995,
+            "bounces@example.com",
+            f"mailbox:{number}",
+            next(protocols),
+            next(modes),
+            purpose,
+            number - 1,
+            300.0,
+            deletes_after_reading=number % 2 == 0,
+        )
+        for number, purpose in enumerate(model.MailboxPurpose, 1)
+    ]
 
 
 def _retry_rules() -> Sequence[model.RetryRule]:

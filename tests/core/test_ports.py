@@ -36,6 +36,7 @@ def test_every_name_a_port_module_defines_can_be_had_from_the_package() -> None:
         ports.disk,
         ports.errors,
         ports.happened,
+        ports.inbound,
         ports.limits,
         ports.queue,
         ports.wire,

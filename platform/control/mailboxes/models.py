@@ -17,7 +17,6 @@ class Mailbox(PolicyModel):
     """How one mailbox is reached and what is looked for in it."""
 
     access = AccessRule(account_user=READ, account_path="account")
-    affects_policy = False
 
     name = models.CharField(_("name"), max_length=120, unique=True)
     account = models.ForeignKey(

@@ -18,6 +18,7 @@ from django.db import models
 
 from control.accounts.models import Account
 from control.domains.models import DkimKey, SendingDomain
+from control.mailboxes.models import Mailbox
 from control.mta.choices import HeaderAction
 from control.mta.models import (
     BouncePattern,
@@ -55,6 +56,7 @@ def compile_policy() -> model.PolicySnapshot:
         default_rules=_default_rules(),
         bounce_patterns=_bounce_patterns(),
         dkim_keys=_dkim_keys(),
+        mailboxes=_mailboxes(),
         default_strategy_id=_default_strategy_id(),
     )
     checks.check(snapshot)
@@ -129,6 +131,26 @@ def _dkim_keys() -> dict[int, model.DkimKey]:
             secret_ref=row.key.secret_ref,
         )
         for row in rows.order_by("pk")
+    }
+
+
+def _mailboxes() -> dict[int, model.Mailbox]:
+    return {
+        row.pk: model.Mailbox(
+            id=row.pk,
+            name=row.name,
+            host=row.host,
+            port=row.port,
+            login=row.login,
+            secret_ref=row.secret_ref,
+            protocol=model.MailboxProtocol(row.protocol),
+            tls=model.MailboxTls(row.tls),
+            purpose=model.MailboxPurpose(row.purpose),
+            account_id=row.account_id or 0,
+            poll_interval_s=float(row.poll_interval_s),
+            deletes_after_reading=row.deletes_after_reading,
+        )
+        for row in Mailbox.objects.filter(is_active=True).order_by("pk")
     }
 
 

@@ -82,6 +82,30 @@ class UnknownAction(Enum):
     GIVE_UP = "give_up"
 
 
+class MailboxProtocol(Enum):
+    """How a mailbox is read."""
+
+    POP3 = "pop3"
+    IMAP = "imap"
+
+
+class MailboxTls(Enum):
+    """When a session with a mailbox is encrypted."""
+
+    NONE = "none"
+    STARTTLS = "starttls"
+    TLS = "tls"
+
+
+class MailboxPurpose(Enum):
+    """What is looked for in a mailbox; a report is read for what it is in each of them."""
+
+    BOUNCES = "bounces"
+    COMPLAINTS = "complaints"
+    REPLIES = "replies"
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """Speed profile. Zero connections, messages or attempts means no limit of that kind.
@@ -265,6 +289,27 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A mailbox that is read for reports; its password lies in the vault under `secret_ref`.
+
+    `account_id` 0 is the installation's: what it holds may be about anybody's mail.
+    """
+
+    id: int
+    name: str
+    host: str
+    port: int
+    login: str
+    secret_ref: str
+    protocol: MailboxProtocol = MailboxProtocol.POP3
+    tls: MailboxTls = MailboxTls.TLS
+    purpose: MailboxPurpose = MailboxPurpose.ALL
+    account_id: int = 0
+    poll_interval_s: float = 60.0
+    deletes_after_reading: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class PolicySnapshot:
     """All that decides how mail is sent, under one number."""
 
@@ -281,5 +326,6 @@ class PolicySnapshot:
     default_rules: Mapping[int, DefaultRule] = field(default_factory=dict)
     bounce_patterns: tuple[BouncePattern, ...] = ()
     dkim_keys: Mapping[int, DkimKey] = field(default_factory=dict)
+    mailboxes: Mapping[int, Mailbox] = field(default_factory=dict)
     default_strategy_id: int = 0
     schema_version: int = SCHEMA_VERSION

@@ -31,6 +31,15 @@ from mailcore.ports.happened import OutboxBatch as OutboxBatch
 from mailcore.ports.happened import OutboxCursor as OutboxCursor
 from mailcore.ports.happened import Statistics as Statistics
 from mailcore.ports.happened import StopLists as StopLists
+from mailcore.ports.inbound import InboundLedger as InboundLedger
+from mailcore.ports.inbound import InboundRecord as InboundRecord
+from mailcore.ports.inbound import MailboxError as MailboxError
+from mailcore.ports.inbound import MailboxItem as MailboxItem
+from mailcore.ports.inbound import MailboxReader as MailboxReader
+from mailcore.ports.inbound import MailboxSession as MailboxSession
+from mailcore.ports.inbound import Seen as Seen
+from mailcore.ports.inbound import SeenState as SeenState
+from mailcore.ports.inbound import Traces as Traces
 from mailcore.ports.limits import Bells as Bells
 from mailcore.ports.limits import Shaper as Shaper
 from mailcore.ports.limits import Vault as Vault

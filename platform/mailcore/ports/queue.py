@@ -170,6 +170,10 @@ class Chores(Protocol):
         """Let all rows an incarnation still leases wait, due now; return how many."""
         ...
 
+    def release(self, incarnation: int) -> int:
+        """The same for one that lives on; rows of unknown outcome are unknown as before."""
+        ...
+
     def bury(self, incarnation: int) -> None:
         """End an incarnation for good."""
         ...
