@@ -14,12 +14,14 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from control.access import Verb
+from control.accounts.login import PanelLoginForm
 from control.accounts.models import Account, ApiToken, User
 from control.accounts.services import seal_token
 from control.admin_base import PolicyAdmin, VersionedForm, change_of
 from control.audit.choices import Action
 from control.panel import actor_of
 
+admin.site.login_form = PanelLoginForm
 admin.site.unregister(Group)  # control.access decides; groups would decide nothing
 
 

@@ -202,6 +202,8 @@ class Fleet:
             *("--bind", f"127.0.0.1:{web_port}"),
             *("--worker-class", "gthread", "--workers", "1", "--threads", str(WEB_THREADS)),
             *("--graceful-timeout", "10", "--log-level", "warning"),
+            # The most it takes: a bare message comes with its recipients in the query.
+            *("--limit-request-line", "8190"),
         ]
         health = f"http://127.0.0.1:{web_port}/health"
         self._add("web", web, ready=lambda: answers(health))
