@@ -246,6 +246,7 @@ class DeliveryProcess(EngineProcess):
         self.dispatcher = Dispatcher(self.ports, settler)
         self._ringer = Ringer(self.ports)
         self._rules = settler.rules
+        self._routing = asyncio.Lock()
         self._keep(settler.run())
         self._keep(self.dispatcher.run())
         self._keep(self._ringer.run())
@@ -257,7 +258,13 @@ class DeliveryProcess(EngineProcess):
         self.engine.loop.call_soon_threadsafe(self._ringer.wake)
 
     async def route(self) -> int:
-        """One turn of routing."""
+        """One turn of routing; nothing while one is under way, for it asks about the same."""
+        if self._routing.locked():
+            return 0
+        async with self._routing:
+            return await self._route()
+
+    async def _route(self) -> int:
         retry_s = RETRY_DNS_LAB_S if self.settings.is_lab else RETRY_DNS_S
         return await route_domains(self.ports, self._rules, retry_s=retry_s)
 

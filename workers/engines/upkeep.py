@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mailcore.disposition import plan, plan_expired, plan_unknown_due
-from mailcore.outcome import Outcome, Scope, Verdict
-from mailcore.ports import Chores, JournalShelf, SpoolShelf
+from mailcore.outcome import Outcome, RowState, Scope, Verdict
+from mailcore.ports import Chores, DeadIncarnation, JournalShelf, SpoolShelf, StoreUnavailable
 from mailcore.reply import SmtpReply
 from workers.engines.context import DeliverPorts
 from workers.engines.settle import Rules, settlement_of
@@ -42,12 +42,26 @@ class UpkeepPorts:
     journals: JournalShelf
     spool: SpoolShelf
     rules: Rules
+    expiring: asyncio.Lock = field(default_factory=asyncio.Lock)
+    reaping: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 async def expire(ports: UpkeepPorts) -> int:
-    """End rows past their lifetime; carry out the rule for unknown outcomes that are due."""
+    """End rows past their lifetime; carry out the rule for unknown outcomes that are due.
+
+    Does nothing while an earlier call is still at it.
+    """
+    if ports.expiring.locked():
+        return 0
+    async with ports.expiring:
+        return await _expire(ports)
+
+
+async def _expire(ports: UpkeepPorts) -> int:
     done = 0
     deliver = ports.deliver
+    # What a call before this one took and could not settle: nobody else would ever look at it.
+    await asyncio.to_thread(ports.chores.release, deliver.lease.number)
     for _ in range(TURNS):
         number = deliver.lease.number
         rows = await asyncio.to_thread(
@@ -77,7 +91,15 @@ async def reap(ports: UpkeepPorts) -> int:
 
     On this node: once the dead process's journal is ours and settled, exactly the rows with a
     `dot` and no outcome become unknown, all others are due now. Of another node: when it is lost.
+    Does nothing while an earlier call is still at it.
     """
+    if ports.reaping.locked():
+        return 0
+    async with ports.reaping:
+        return await _reap(ports)
+
+
+async def _reap(ports: UpkeepPorts) -> int:
     done = 0
     dead = await asyncio.to_thread(
         ports.chores.dead_incarnations,
@@ -86,28 +108,39 @@ async def reap(ports: UpkeepPorts) -> int:
         lost_after_s=NODE_LOST_AFTER_S,
     )
     for incarnation in dead:
-        if incarnation.node == ports.deliver.node:
-            recovery = await asyncio.to_thread(ports.journals.recover, incarnation.journal)
-            if recovery is None and await asyncio.to_thread(
-                ports.journals.is_alive, incarnation.journal
-            ):
-                continue
-            if recovery is not None:
-                await _settle_journal(ports, recovery.outcomes, recovery.dots)
-        taken = await asyncio.to_thread(ports.chores.reclaim, incarnation.number)
-        await asyncio.to_thread(ports.chores.bury, incarnation.number)
-        if incarnation.node == ports.deliver.node:
-            await asyncio.to_thread(ports.journals.discard, incarnation.journal)
-        log.warning(
-            "incarnation reaped",
-            extra={
-                "incarnation": incarnation.number,
-                "life": incarnation.process,
-                "rows": taken,
-            },
-        )
-        done += taken
+        try:
+            done += await _reap_one(ports, incarnation)
+        except StoreUnavailable as exc:
+            # A journal that cannot be read must not keep the others of the dead from their rows.
+            log.error(
+                "incarnation not reaped",
+                extra={"incarnation": incarnation.number, "reason": str(exc)},
+            )
     return done
+
+
+async def _reap_one(ports: UpkeepPorts, incarnation: DeadIncarnation) -> int:
+    if incarnation.node == ports.deliver.node:
+        recovery = await asyncio.to_thread(ports.journals.recover, incarnation.journal)
+        if recovery is None and await asyncio.to_thread(
+            ports.journals.is_alive, incarnation.journal
+        ):
+            return 0
+        if recovery is not None:
+            await _settle_journal(ports, recovery.outcomes, recovery.dots)
+    taken = await asyncio.to_thread(ports.chores.reclaim, incarnation.number)
+    await asyncio.to_thread(ports.chores.bury, incarnation.number)
+    if incarnation.node == ports.deliver.node:
+        await asyncio.to_thread(ports.journals.discard, incarnation.journal)
+    log.warning(
+        "incarnation reaped",
+        extra={
+            "incarnation": incarnation.number,
+            "life": incarnation.process,
+            "rows": taken,
+        },
+    )
+    return taken
 
 
 async def _settle_journal(
@@ -126,13 +159,17 @@ async def _settle_journal(
     for start in range(0, len(everything), ROWS_A_TURN):
         part = everything[start : start + ROWS_A_TURN]
         rows = {row.id: row for row in await ledger.rows_by_id([o.row_id for o in part])}
-        # A row claimed since is another process's; only a final word still counts for it.
+        # A row claimed since is another process's, and one that is not leased was settled before
+        # its journal forgot it; only a delivery still counts for them.
         told = [
             outcome
             for outcome in part
             if outcome.row_id in rows
             and (
-                rows[outcome.row_id].claim_no == outcome.claim_no
+                (
+                    rows[outcome.row_id].claim_no == outcome.claim_no
+                    and rows[outcome.row_id].state is RowState.LEASED
+                )
                 or outcome.verdict is Verdict.DELIVERED
             )
         ]

@@ -112,6 +112,11 @@ class LedgerUpkeep:
                 ),
             )
             total = int(found[0][0])
+        return total + self.release(incarnation)
+
+    def release(self, incarnation: int) -> int:
+        """Let all rows an incarnation leases wait, due now; return how many. It lives on."""
+        total = 0
         while True:
             count = int(self._session.call("reclaim", (incarnation, _CHUNK))[0][0])
             total += count
@@ -175,8 +180,8 @@ class LedgerUpkeep:
         self._session.close()
 
     def _lease(self, name: str, incarnation: int, limit: int) -> list[QueuedRow]:
-        # An answer that is lost leaves the rows leased to the caller's incarnation, and they
-        # come back with it, when it is reaped.
+        # An answer that is lost leaves the rows leased to the caller's incarnation: it calls
+        # `release` before it takes more.
         found = self._session.call(name, (incarnation, limit), again=False)
         return [to_row(row) for row in found]
 

@@ -64,18 +64,24 @@ UPDATE ledger_incarnation SET ended_at = statement_timestamp()
  WHERE id = $1::bigint AND ended_at IS NULL
 """
 
+# A row that upkeep took to decide over its unknown outcome is as unknown as before: to let it wait
+# would send it again, whatever its rule says.
 RECLAIM = f"""
 WITH picked AS MATERIALIZED (
-    SELECT id, lane_id FROM ledger_row
+    SELECT id, lane_id, CASE WHEN reason = 'unknown_outcome' THEN 2 ELSE 0 END AS state
+      FROM ledger_row
      WHERE state = 1 AND incarnation = $1::bigint
      LIMIT $2::int FOR UPDATE SKIP LOCKED
 ), freed AS MATERIALIZED (
     UPDATE ledger_row r
-       SET state = 0, incarnation = NULL, due_at = statement_timestamp(), reason = 'reclaimed'
+       SET state = p.state, incarnation = NULL, due_at = statement_timestamp(),
+           reason = CASE WHEN p.state = 2 THEN r.reason ELSE 'reclaimed' END
       FROM picked p WHERE r.id = p.id
-    RETURNING r.lane_id, r.due_at
+    RETURNING r.lane_id, r.state, r.due_at
 ), delta AS MATERIALIZED (
-    SELECT lane_id, count(*) AS waiting, -count(*) AS leased, 0 AS unknown, min(due_at) AS due_at
+    SELECT lane_id, count(*) FILTER (WHERE state = 0) AS waiting, -count(*) AS leased,
+           count(*) FILTER (WHERE state = 2) AS unknown,
+           COALESCE(min(due_at) FILTER (WHERE state = 0), 'infinity') AS due_at
       FROM freed GROUP BY lane_id
 ), {APPLY_DELTA}
 SELECT count(*) FROM freed
