@@ -149,6 +149,11 @@ class Line(asyncio.Protocol, ABC):
         if step.closing is Closing.INSTEAD:
             self.close()
             return
+        if step.closing is Closing.TAKEN:
+            if said is not None:
+                said(step)
+            self.close()
+            return
         self._out.append(step.wire)
         if said is not None:
             said(step)

@@ -15,7 +15,7 @@ import ssl
 from pathlib import Path
 
 from lab.certificate import server_context
-from lab.house import GreylistMemory, House
+from lab.house import GreylistMemory, House, ThrottleMemory
 from lab.manner import Manner, TlsManner
 from lab.script import Closing, Script, ScriptCursor, Stage, Step
 from lab.session import Session
@@ -44,6 +44,7 @@ class Receiver:
         self.port = port
         self._tally = tally
         self._memory = {provider.key: GreylistMemory() for provider in world.providers}
+        self._throttles = {provider.key: ThrottleMemory() for provider in world.providers}
         self._houses: list[House] = []
         self._servers: list[asyncio.Server] = []
         self._flusher: asyncio.Task[None] | None = None
@@ -57,6 +58,7 @@ class Receiver:
                     tally,
                     seed=world.seed,
                     greylist=self._memory[provider.key],
+                    throttle=self._throttles[provider.key],
                     tls=context,
                     hosts_everything=hosts_everything,
                 )
@@ -109,9 +111,11 @@ class Receiver:
             house.manner = manner
 
     def reset(self) -> None:
-        """Forget scripts and what was greylisted, go back to the manners of the world."""
+        """Forget scripts, what was greylisted, who was too fast; go back to the world's manners."""
         for memory in self._memory.values():
             memory.clear()
+        for throttle in self._throttles.values():
+            throttle.clear()
         for house in self._houses:
             house.play(Script())
             house.manner = house.provider.manner
@@ -139,4 +143,7 @@ class Receiver:
 def _context_of(provider: Provider, directory: Path) -> ssl.SSLContext | None:
     if provider.manner.tls is TlsManner.NONE:
         return None
-    return server_context(tuple(host.name for host in provider.mx_hosts), directory)
+    names = tuple(host.name for host in provider.mx_hosts)
+    if provider.has_mx_per_domain:
+        names += (f"*.{provider.mx_suffix}",)
+    return server_context(names, directory, certificate=provider.manner.certificate)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from lab.commands import MailCommand, RcptCommand
 from lab.content import defects_of, digest_of, header_of, lab_id_of
 from lab.manner import Defect
-from lab.script import Stage, Step
+from lab.script import Closing, Stage, Step
 from lab.tally import ON_THE_WIRE_WINDOW_S, Ending, Fact, Fate, StoredMessage, Tally
 
 
@@ -43,6 +43,11 @@ def fate_of(code: int) -> Fate:
     return Fate.REFUSED if 500 <= code < 600 else Fate.DEFERRED
 
 
+def _unnotified(recipients: list[RcptCommand]) -> tuple[str, ...]:
+    """Return the recipients nobody wants to hear about."""
+    return tuple([one.forward_path for one in recipients if "NEVER" in one.notify])
+
+
 class Recorder:
     """The facts of one connection."""
 
@@ -55,6 +60,7 @@ class Recorder:
         self._tally = tally
         self._peer = peer
         self._recent: deque[tuple[float, int]] = deque()
+        self._lost_replies = 0
 
     def examine(self, content: bytes, mail: MailCommand) -> Received:
         """Name a content and count its defects."""
@@ -91,10 +97,13 @@ class Recorder:
             self._tally.add(
                 self._fact(fate, Stage.DOT, one.forward_path, envelope.mail, step.text, received)
             )
-        now = time.monotonic()
-        self._recent.append((now, len(envelope.recipients)))
-        while self._recent[0][0] < now - ON_THE_WIRE_WINDOW_S:
-            self._recent.popleft()
+        if step.closing is Closing.TAKEN:
+            self._lost_replies += len(envelope.recipients)
+        else:
+            now = time.monotonic()
+            self._recent.append((now, len(envelope.recipients)))
+            while self._recent[0][0] < now - ON_THE_WIRE_WINDOW_S:
+                self._recent.popleft()
         if fate is Fate.ACCEPTED:
             recipients = tuple(one.forward_path for one in envelope.recipients)
             self._tally.store(
@@ -106,6 +115,9 @@ class Recorder:
                     received.content,
                     received.sha256,
                     time.time(),
+                    peer=self._peer,
+                    envid=envelope.mail.envid,
+                    unnotified=_unnotified(envelope.recipients),
                 )
             )
         self.transactions += 1
@@ -143,6 +155,7 @@ class Recorder:
                 transactions=self.transactions,
                 unanswered=len(begun),
                 just_answered=sum(count for at, count in self._recent if at >= since),
+                lost_replies=self._lost_replies,
             )
         )
 

@@ -38,6 +38,7 @@ class Closing(Enum):
     AFTER = "after"  # say the reply, then close
     INSTEAD = "instead"  # close in order (FIN), say nothing
     RESET = "reset"  # drop the line (RST), say nothing
+    TAKEN = "taken"  # take it as 250 would, say nothing, close in order: the reply is lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class Step:
         elif self.reply is not None:
             lines = self.reply.decode("latin-1").rstrip("\r\n").split("\n")
             self._derive(self.reply, [line.rstrip("\r") for line in lines])
+        if self.closing is Closing.TAKEN:
+            object.__setattr__(self, "code", 250)
 
     def _derive(self, wire: bytes, lines: list[str]) -> None:
         """Set what is written and what a client reads in it: code 0 when that is no reply."""
@@ -81,7 +84,7 @@ class Step:
     @property
     def is_silent(self) -> bool:
         """Whether nothing is said at all."""
-        return self.closing in (Closing.INSTEAD, Closing.RESET)
+        return self.closing in (Closing.INSTEAD, Closing.RESET, Closing.TAKEN)
 
 
 @functools.lru_cache(maxsize=256)

@@ -19,6 +19,7 @@ from lab.recorder import Envelope
 from lab.script import Stage, Step, plain
 
 _LAST_IN_GROUP = frozenset({"EHLO", "HELO", "DATA", "NOOP", "VRFY", "EXPN", "STARTTLS"})
+_TOO_FAST = "421 4.7.0 Too many messages from your address, slow down"
 
 
 class Session(Line):
@@ -38,6 +39,9 @@ class Session(Line):
         limit = self.house.manner.max_connections
         if limit is not None and self.house.open_connections > limit:
             self._complain(Stage.CONNECT, "421 4.7.0 Too many connections")
+            return
+        if self.house.is_blocked(self.peer_address):
+            self._complain(Stage.CONNECT, _TOO_FAST)
             return
         reply = f"220 {self.house.host.name} ESMTP {self.house.provider.title}"
         self._answer(Stage.CONNECT, reply, key=self.key, said=self._greeted)
@@ -74,7 +78,13 @@ class Session(Line):
         self, stage: Stage, reply: str, *, key: str, said: Callable[[Step], None] | None = None
     ) -> None:
         """Answer as script or manner want it, else plainly."""
-        step = self.house.answer_at(stage, key=key, cursor=self.cursor)
+        step = self.house.answer_at(
+            stage,
+            key=key,
+            cursor=self.cursor,
+            connection=self.recorder.connection,
+            transaction=self.recorder.transactions,
+        )
         if step is None:
             step = plain(reply)
         elif step.reply is None and not step.is_silent:
@@ -147,6 +157,9 @@ class Session(Line):
         if limit is not None and self.recorder.transactions >= limit:
             raise Refused("421 4.7.0 Too many messages in this connection")
         mail = parse_mail(argument, self._offered, max_size_bytes=manner.max_size_bytes)
+        throttle = manner.throttle
+        if throttle is not None and not self.house.takes_from(self.peer_address, throttle):
+            raise Refused(_TOO_FAST)
 
         def said(step: Step) -> None:
             self.recorder.session_reply(Stage.MAIL, step)
@@ -176,13 +189,10 @@ class Session(Line):
         else:
             local_part, _, _ = path.rpartition("@")
             key = f"{local_part}@{recipient.domain}"
-            wait_s = self.house.greylist_wait_s(
+            deferral = self.house.deferral(
                 network=self.peer_network, reverse_path=mail.reverse_path, recipient=key
             )
-            reply = "250 2.1.5 Recipient ok"
-            if wait_s > 0:
-                reply = f"451 4.7.1 Greylisted, come back in {int(wait_s) + 1} seconds"
-            self._answer(Stage.RCPT, reply, key=key, said=said)
+            self._answer(Stage.RCPT, deferral or "250 2.1.5 Recipient ok", key=key, said=said)
 
     def _on_data(self, argument: str) -> None:
         envelope = self._envelope

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -92,11 +92,12 @@ class Ending:
     transactions: int
     unanswered: int  # recipients of a transaction begun and not answered at the dot
     just_answered: int  # recipients answered less than ON_THE_WIRE_WINDOW_S before the end
+    lost_replies: int = 0  # recipients taken without the reply that says so
 
     @property
     def on_the_wire(self) -> int:
         """Recipients whose sender may not know what became of them."""
-        return 0 if self.is_clean else self.unanswered + self.just_answered
+        return 0 if self.is_clean else self.unanswered + self.just_answered + self.lost_replies
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,9 @@ class StoredMessage:
     content: bytes
     sha256: str
     at: float
+    peer: str = ""
+    envid: str | None = None
+    unnotified: tuple[str, ...] = ()  # recipients with NOTIFY=NEVER (RFC 3461 §4.1)
 
 
 @dataclass(slots=True)
@@ -123,6 +127,7 @@ class _Totals:
     deferred: set[str] = field(default_factory=set)
     defects: Counter[str] = field(default_factory=Counter)
     fates: Counter[Fate] = field(default_factory=Counter)
+    lost_replies: int = 0
     transactions: int = 0
     last_transaction: tuple[int, int] = (-1, -1)
     size_bytes: int = 0
@@ -143,6 +148,7 @@ class _Totals:
             "deferred": self.fates[Fate.DEFERRED],
             "deferred_unique": len(self.deferred),
             "unanswered": self.fates[Fate.UNANSWERED],
+            "lost_replies": self.lost_replies,
             "on_the_wire": self.on_the_wire,
             "connections": self.connections,
             "tls_connections": self.tls_connections,
@@ -169,6 +175,7 @@ class Tally:
         self.journal_path = directory / JOURNAL_NAME
         self.keep_prefixes: tuple[str, ...] = ()
         self.endings: deque[Ending] = deque(maxlen=MAX_ENDINGS)
+        self.on_stored: Callable[[StoredMessage], None] | None = None
         self._providers = providers
         self._keep_messages = keep_messages
         self._keep_bytes = keep_bytes
@@ -224,6 +231,8 @@ class Tally:
 
     def store(self, message: StoredMessage) -> None:
         """Keep the bytes of a message: the latest few, and all whose id has a kept prefix."""
+        if self.on_stored is not None:
+            self.on_stored(message)
         self._stored_count += 1
         if self.keep_prefixes and message.lab_id.startswith(self.keep_prefixes):
             self._kept[self._stored_count] = message
@@ -334,6 +343,7 @@ class Tally:
         if fact.fate is Fate.ACCEPTED:
             key = f"{fact.lab_id} {fact.recipient}"
             totals.accepted[key] = totals.accepted.get(key, 0) + 1
+            totals.lost_replies += fact.reply is None
             transaction = (fact.connection, fact.transaction)
             if transaction != totals.last_transaction:
                 totals.last_transaction = transaction

@@ -18,7 +18,7 @@ import dns.rdatatype
 import dns.rdtypes.ANY.CNAME
 import dns.rrset
 
-from lab.world import Fault, Record, World
+from lab.world import Fault, Provider, Record, World
 
 MAX_CNAMES = 8
 MAX_TTL_S = 86_400
@@ -37,10 +37,7 @@ def records_of(world: World) -> list[Record]:
     """Return all record sets a world implies."""
     records = list(world.records)
     for provider in world.providers:
-        exchangers = tuple(f"{host.preference} {host.name}." for host in provider.mx_hosts)
-        for domain in provider.domains:
-            if domain.has_mx_set:
-                records.append(Record(domain.name, "MX", exchangers))
+        records += _exchangers(provider)
         for host in provider.mx_hosts:
             records.append(Record(host.name, "A", (host.address,)))
             records.append(Record(reverse_name(host.address), "PTR", (f"{host.name}.",)))
@@ -52,6 +49,21 @@ def records_of(world: World) -> list[Record]:
         records.append(Record(name, "TXT", (f'"v=spf1 {senders} -all"',)))
         records.append(Record(f"_dmarc.{name}", "TXT", ('"v=DMARC1; p=none"',)))
         records.append(Record(name, "A", (world.sources[0].address,)))
+    return records
+
+
+def _exchangers(provider: Provider) -> list[Record]:
+    """Return the MX sets of a provider's domains: one for all, or a name for each."""
+    domains = [domain.name for domain in provider.domains if domain.has_mx_set]
+    if not provider.has_mx_per_domain:
+        shared = tuple(f"{host.preference} {host.name}." for host in provider.mx_hosts)
+        return [Record(name, "MX", shared) for name in domains]
+    addresses = tuple(host.address for host in provider.mx_hosts)
+    records = []
+    for name in domains:
+        exchanger = f"{name.replace('.', '-')}.{provider.mx_suffix}"
+        records.append(Record(name, "MX", (f"0 {exchanger}.",)))
+        records.append(Record(exchanger, "A", addresses))
     return records
 
 
