@@ -1,7 +1,7 @@
 """Run the lab: `python -m lab --dir var/lab`; one JSON line with the ports when it is ready.
 
 Gives    exit code 0 after SIGTERM or SIGINT, 1 when it cannot start, with the reason
-Takes    directory, ports (0 for free ones), seed, seconds of greylisting
+Takes    directory, ports (0 for free ones), world, seed, seconds of greylisting and of reports
 Raises   nothing
 Follows  docs/lab.md
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import uvloop
 
 from lab.run import Lab
-from lab.world import default_world
+from lab.world import WORLDS, World
 
 
 def _port(text: str) -> int:
@@ -34,10 +34,26 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--smtp-port", type=_port, default=0, help="0 picks a free one")
     parser.add_argument("--dns-port", type=_port, default=0, help="0 picks a free one")
     parser.add_argument("--control-port", type=_port, default=0, help="0 picks a free one")
+    parser.add_argument("--pop3-port", type=_port, default=0, help="0 picks a free one")
+    parser.add_argument("--pop3s-port", type=_port, default=0, help="0 picks a free one")
+    parser.add_argument("--world", choices=sorted(WORLDS), default="default", help="who is there")
     parser.add_argument("--seed", type=int, default=1, help="decides every share")
     parser.add_argument("--greylist-s", type=float, default=3.0, help="seconds of greylisting")
+    parser.add_argument(
+        "--reports-after-s", type=float, help="how late reports come (the wide world alone)"
+    )
     parser.add_argument("--keep", type=int, default=200, help="messages kept whole")
     return parser.parse_args()
+
+
+def _world(arguments: argparse.Namespace) -> World:
+    """Return the world asked for."""
+    options = {"seed": arguments.seed, "greylist_s": arguments.greylist_s}
+    if arguments.reports_after_s is not None:
+        if arguments.world != "wide":
+            raise ValueError("--reports-after-s: only the wide world has reports")
+        options["reports_after_s"] = arguments.reports_after_s
+    return WORLDS[arguments.world](**options)
 
 
 async def _run(arguments: argparse.Namespace) -> None:
@@ -46,11 +62,13 @@ async def _run(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     lab = Lab(
-        default_world(seed=arguments.seed, greylist_s=arguments.greylist_s),
+        _world(arguments),
         arguments.dir,
         smtp_port=arguments.smtp_port,
         dns_port=arguments.dns_port,
         control_port=arguments.control_port,
+        pop3_port=arguments.pop3_port,
+        pop3s_port=arguments.pop3s_port,
         keep_messages=arguments.keep,
     )
     async with lab:

@@ -1,7 +1,8 @@
 """Talk to a lab that runs in another process.
 
-Gives    LabClient: health(), counts(), facts(), endings(), message(), keep(), script(),
-         set_record(), set_fault(), clear_fault(), reset()
+Gives    LabClient: health(), counts(), facts(), late(), complaints(), bounce(), complain(),
+         mailboxes(), endings(), message(), keep(), script(), set_record(), set_fault(),
+         clear_fault(), reset()
 Takes    the control port the lab printed when it was ready
 Raises   LabError when the lab refuses a call or cannot be reached, with its reason
 Follows  docs/lab.md
@@ -35,13 +36,28 @@ class LabClient:
         return self._json("GET", "/counts")
 
     def facts(self, **wanted: str) -> Iterator[dict[str, Any]]:
-        """Yield journaled facts; narrow them by fate, provider, recipient or id."""
-        connection, response = self._open("GET", "/ids?" + urlencode(wanted))
-        try:
-            for line in response:
-                yield json.loads(line)
-        finally:
-            connection.close()
+        """Return journaled facts; narrow them by fate, provider, recipient or id."""
+        return self._rows("/ids?" + urlencode(wanted))
+
+    def late(self) -> Iterator[dict[str, Any]]:
+        """Yield a row for every late report of non-delivery that was put into our mailbox."""
+        return self._rows("/late")
+
+    def complaints(self) -> Iterator[dict[str, Any]]:
+        """Yield a row for every complaint that was put into our mailbox."""
+        return self._rows("/complaints")
+
+    def bounce(self, lab_id: str, recipient: str) -> dict[str, Any]:
+        """Report a message kept whole as undeliverable, now."""
+        return self._json("POST", "/late", {"id": lab_id, "recipient": recipient})
+
+    def complain(self, lab_id: str, recipient: str) -> dict[str, Any]:
+        """Complain of a message kept whole, now."""
+        return self._json("POST", "/complaints", {"id": lab_id, "recipient": recipient})
+
+    def mailboxes(self) -> dict[str, Any]:
+        """Return where our mailboxes are read, who may, and how much lies in them."""
+        return self._json("GET", "/mailboxes")
 
     def endings(self, *, lost_only: bool = False) -> list[dict[str, Any]]:
         """Return how the latest connections ended."""
@@ -86,6 +102,14 @@ class LabClient:
     def reset(self, *, dns: bool = False) -> None:
         """Forget counts, journal, scripts and greylisting; records and faults when asked."""
         self._json("POST", "/reset", {"dns": dns})
+
+    def _rows(self, target: str) -> Iterator[dict[str, Any]]:
+        connection, response = self._open("GET", target)
+        try:
+            for line in response:
+                yield json.loads(line)
+        finally:
+            connection.close()
 
     def _json(self, method: str, target: str, document: object = None) -> dict[str, Any]:
         connection, response = self._open(method, target, document)

@@ -1,7 +1,7 @@
 """The control API of the lab: what it counted, what it holds, and levers on its DNS and scripts.
 
 Gives    Control: handle(), a handler for HttpServer
-Takes    a tally, a zone, a receiver, a world
+Takes    a tally, a zone, a receiver, a world, a postmaster, the mailboxes
 Raises   HttpError naming the field at fault
 Follows  docs/lab.md, which lists every call
 """
@@ -17,6 +17,9 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from lab.http import HttpError, Request, Response
+from lab.mailbox import MailboxServer
+from lab.maildrop import ReportKind
+from lab.postmaster import Postmaster
 from lab.receiver import Closing, Receiver, Script, Stage, Step
 from lab.tally import Fate, Tally
 from lab.world import Fault, FaultKind, Record, World
@@ -29,17 +32,32 @@ _E = TypeVar("_E", bound=Enum)
 class Control:
     """The calls, each a method."""
 
-    def __init__(self, world: World, tally: Tally, zone: Zone, receiver: Receiver) -> None:
+    def __init__(
+        self,
+        world: World,
+        tally: Tally,
+        zone: Zone,
+        receiver: Receiver,
+        postmaster: Postmaster,
+        mailboxes: MailboxServer,
+    ) -> None:
         self._world = world
         self._tally = tally
         self._zone = zone
         self._receiver = receiver
+        self._postmaster = postmaster
+        self._mailboxes = mailboxes
         self._calls: dict[tuple[str, str], Callable[[Request], Awaitable[Response]]] = {
             ("GET", "/health"): self._health,
             ("GET", "/world"): self._show_world,
             ("GET", "/counts"): self._counts,
             ("GET", "/ids"): self._ids,
             ("GET", "/endings"): self._endings,
+            ("GET", "/late"): self._late,
+            ("POST", "/late"): self._bounce,
+            ("GET", "/complaints"): self._complaints,
+            ("POST", "/complaints"): self._complain,
+            ("GET", "/mailboxes"): self._show_mailboxes,
             ("GET", "/messages"): self._messages,
             ("POST", "/keep"): self._keep,
             ("POST", "/script"): self._script,
@@ -71,7 +89,14 @@ class Control:
 
     async def _counts(self, request: Request) -> Response:
         counts = self._tally.counts()
-        return Response.of_json(counts | {"open_connections": self._receiver.open_connections()})
+        reported = self._postmaster.counts(counts["providers"])
+        for key, found in reported.items():
+            counts["providers"][key] |= found
+        for kind in ReportKind:
+            counts["total"][kind.value] = sum(one[kind.value] for one in reported.values())
+        counts["open_connections"] = self._receiver.open_connections()
+        counts["reports_due"] = self._postmaster.due_count
+        return Response.of_json(counts)
 
     async def _endings(self, request: Request) -> Response:
         rows = [
@@ -92,21 +117,31 @@ class Control:
         if "fate" in request.query:
             _member(Fate, request.query["fate"], "/fate")
         wanted = tuple(request.query.items())
-        return Response(content_type="application/x-ndjson", stream=self._stream(wanted))
+        rows = (
+            row
+            if row["kind"] == "fact" and all(row[name] == value for name, value in wanted)
+            else None
+            for row in self._tally.rows()
+        )
+        return _lines(rows)
 
-    async def _stream(self, wanted: Iterable[tuple[str, str]]) -> AsyncIterator[bytes]:
-        """Yield the facts asked for as lines, and let the receivers work in between."""
-        part: list[str] = []
-        for number, row in enumerate(self._tally.rows(), start=1):
-            if row["kind"] == "fact" and all(row[name] == value for name, value in wanted):
-                part.append(json.dumps(row) + "\n")
-            if number % ROWS_PER_PART == 0:
-                if part:
-                    yield "".join(part).encode()
-                    part.clear()
-                await asyncio.sleep(0)
-        if part:
-            yield "".join(part).encode()
+    async def _late(self, request: Request) -> Response:
+        return _lines(one.row() for one in self._postmaster.reports(ReportKind.LATE_BOUNCED))
+
+    async def _complaints(self, request: Request) -> Response:
+        return _lines(one.row() for one in self._postmaster.reports(ReportKind.COMPLAINED))
+
+    async def _show_mailboxes(self, request: Request) -> Response:
+        accounts = (self._world.bounces, self._world.complaints)
+        rows = []
+        for one in accounts:
+            _, drop = self._mailboxes.drops[one.user]
+            rows.append(asdict(one) | {"messages": len(drop), "size_bytes": drop.size_bytes})
+        ports = {"port": self._mailboxes.port, "tls_port": self._mailboxes.tls_port}
+        certificate = str(self._mailboxes.certificate)
+        return Response.of_json(
+            {"host": "127.0.0.1", **ports, "certificate": certificate, "results": rows}
+        )
 
     async def _messages(self, request: Request) -> Response:
         return Response.of_json({"results": self._tally.stored_ids()})
@@ -158,6 +193,25 @@ class Control:
             raise _bad("/provider", str(exc.args[0])) from exc
         return Response.of_json({"status": "ok"})
 
+    async def _bounce(self, request: Request) -> Response:
+        return self._report(request, ReportKind.LATE_BOUNCED)
+
+    async def _complain(self, request: Request) -> Response:
+        return self._report(request, ReportKind.COMPLAINED)
+
+    def _report(self, request: Request, kind: ReportKind) -> Response:
+        document = _object(request, "id", "recipient")
+        lab_id, recipient = _string(document, "id"), _string(document, "recipient")
+        copies = [one for one in self._tally.messages(lab_id) if recipient in one.recipients]
+        if not copies:
+            detail = f"{lab_id}: no stored copy for {recipient}"
+            raise HttpError(HTTPStatus.NOT_FOUND, detail, pointer="/id")
+        try:
+            report = self._postmaster.report(copies[-1], recipient, kind)
+        except ValueError as exc:
+            raise _bad("/recipient", str(exc)) from exc
+        return Response.of_json(report.row(), HTTPStatus.CREATED)
+
     async def _add_record(self, request: Request) -> Response:
         document = _object(request, "name", "type", "values", "ttl_s")
         ttl_s = document.get("ttl_s", 60)
@@ -207,10 +261,30 @@ class Control:
     async def _reset(self, request: Request) -> Response:
         self._tally.reset()
         self._receiver.reset()
+        self._postmaster.reset()
         # Keys set at run time stay unless asked for: the product would not set them anew.
         if _object(request, "dns").get("dns") is True:
             self._zone.reset()
         return Response.of_json({"status": "ok"})
+
+
+def _lines(rows: Iterable[dict[str, Any] | None]) -> Response:
+    return Response(content_type="application/x-ndjson", stream=_stream(rows))
+
+
+async def _stream(rows: Iterable[dict[str, Any] | None]) -> AsyncIterator[bytes]:
+    """Yield rows as lines, None left out, and let the receivers work in between."""
+    part: list[str] = []
+    for number, row in enumerate(rows, start=1):
+        if row is not None:
+            part.append(json.dumps(row) + "\n")
+        if number % ROWS_PER_PART == 0:
+            if part:
+                yield "".join(part).encode()
+                part.clear()
+            await asyncio.sleep(0)
+    if part:
+        yield "".join(part).encode()
 
 
 def _bad(pointer: str, detail: str) -> HttpError:

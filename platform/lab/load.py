@@ -24,7 +24,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
-from lab.world import World, default_world
+from lab.world import WORLDS, World
 
 PATH = "/api/v2/messages"
 TIMEOUT_S = 60.0
@@ -216,6 +216,7 @@ def main() -> int:
     parser.add_argument("--from", dest="from_address", default="news@sender.test")
     parser.add_argument("--campaign", default="lab")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--world", choices=sorted(WORLDS), default="default")
     arguments = parser.parse_args()
     token = os.environ.get("POSTFLEET_TOKEN", "")
     if not token:
@@ -235,7 +236,7 @@ def main() -> int:
             batch_size=arguments.batch,
             connections=arguments.connections,
         )
-        for batch in send(plan, default_world(), url=arguments.url, token=token):
+        for batch in send(plan, WORLDS[arguments.world](), url=arguments.url, token=token):
             key = str(batch.status)
             statuses[key] = statuses.get(key, 0) + len(batch.messages)
     except (LoadError, ValueError) as exc:

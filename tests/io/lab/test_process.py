@@ -2,6 +2,7 @@
 
 import json
 import os
+import poplib
 import signal
 import smtplib
 import socket
@@ -97,6 +98,38 @@ def test_it_ends_though_clients_hang_in_a_handshake_and_a_stall(tmp_path: Path) 
             assert process.wait(timeout=10) == 0
     journal = (tmp_path / "facts.jsonl").read_text()
     assert [json.loads(row)["kind"] for row in journal.splitlines()] == ["ending", "ending"]
+
+
+def test_the_wide_world_is_served_with_its_mailboxes(tmp_path: Path) -> None:
+    with lab_process(tmp_path, "--world", "wide", "--reports-after-s", "0") as (process, line):
+        ready = json.loads(line)
+        client = LabClient(ready["control_port"])
+        assert len(client.counts()["providers"]) == 11
+        found = client.mailboxes()
+        assert (found["port"], found["tls_port"]) == (ready["pop3_port"], ready["pop3s_port"])
+        bounces = next(box for box in found["results"] if box["user"] == "bounces")
+        with smtplib.SMTP("127.0.1.1", ready["smtp_port"], timeout=5) as smtp:
+            smtp.sendmail("b@sender.test", "u@accepta.test", b"X-Lab-Id: p\r\n\r\nhello\r\n")
+        client.bounce("p", "u@accepta.test")
+        trusting = ssl.create_default_context(cafile=found["certificate"])
+        pop = poplib.POP3(found["host"], found["port"], timeout=5)
+        pop.stls(trusting)  # on uvloop, other than in the tests of mailboxes
+        pop.user(bounces["user"])
+        pop.pass_(bounces["password"])
+        assert b"To: b@sender.test" in pop.retr(1)[1]
+        pop.dele(1)
+        pop.quit()
+        implicit = poplib.POP3_SSL(found["host"], found["tls_port"], timeout=5, context=trusting)
+        implicit.user(bounces["user"])
+        implicit.pass_(bounces["password"])
+        assert implicit.stat() == (0, 0)
+        with socket.create_connection((found["host"], found["port"]), timeout=5) as hanging:
+            hanging.sendall(b"STLS\r\n")
+            while b"shake hands" not in hanging.recv(1000):
+                pass
+            process.terminate()
+            assert process.wait(timeout=10) == 0
+        implicit.close()
 
 
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
