@@ -10,6 +10,7 @@ Follows  RFC 1939 §7 (unique ids)
 
 import json
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -66,6 +67,8 @@ class Maildrop:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.reports: list[Report] = []
         self._mails: dict[str, Mail] = {}
+        # Part of every unique id: a mailbox made anew repeats none of its predecessor's.
+        self._born = f"{time.time_ns() // 1_000_000:x}"
         self._next_uid = 1
         self._end = 0
         self._owner: object | None = None
@@ -76,7 +79,7 @@ class Maildrop:
 
     def append(self, content: bytes, report: Report | None = None) -> str:
         """Put a mail in; return its unique id."""
-        uid = f"{self._next_uid:08d}"
+        uid = f"{self._born}.{self._next_uid:08d}"
         self._next_uid += 1
         frame = {"uid": uid, "size": len(content)}
         head = self._head(frame | ({} if report is None else {"report": report.row()}))
@@ -131,7 +134,7 @@ class Maildrop:
         self.reports.clear()
         os.ftruncate(self._fd, 0)
         self._end = 0
-        self._write(self._head({"next": self._next_uid}))
+        self._write(self._head({"next": self._next_uid, "born": self._born}))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -163,13 +166,14 @@ class Maildrop:
 
     def _load_frame(self, frame: dict[str, Any], offset: int) -> None:
         if "next" in frame:
-            self._next_uid = frame["next"]
+            self._next_uid, self._born = frame["next"], frame["born"]
         elif "gone" in frame:
             for uid in frame["gone"]:
                 self._mails.pop(uid, None)
         else:
             uid = frame["uid"]
             self._mails[uid] = Mail(uid, offset, frame["size"])
-            self._next_uid = int(uid) + 1
+            self._born, _, number = uid.partition(".")
+            self._next_uid = int(number) + 1
             if "report" in frame:
                 self.reports.append(Report.of_row(frame["report"]))

@@ -8,6 +8,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -20,6 +21,8 @@ from lab.report import per_isp, table
 from lab.run import Lab
 from lab.tally import StoredMessage
 from lab.world import World, default_world
+from mailcore.classify.inbound import InboundKind, read_inbound
+from mailcore.tokens import MessageToken, return_path_local_part, sign
 from tests.io.lab.support import dialogue, running
 from tests.io.lab.test_control import call
 
@@ -239,6 +242,34 @@ async def test_nobody_bounces_to_the_null_path_or_to_who_asked_not_to(tmp_path: 
         await until_reported(lab)
         (row,) = lab.postmaster.reports(ReportKind.LATE_BOUNCED)
         assert row.recipient == "loud@accepta.test"
+
+
+@pytest.mark.parametrize("redacts", [False, True])
+@pytest.mark.parametrize("style", BounceStyle)
+async def test_the_product_reads_of_every_report_which_message_it_is_about(
+    tmp_path: Path, style: BounceStyle, redacts: bool
+) -> None:
+    ring = {0: b"k" * 32}
+    names = [MessageToken(UUID(int=number), number) for number in range(12)]
+    world = reporting(Feedback(0.5, 0.5, after_s=0.0, style=style, redacts=redacts))
+    async with running(tmp_path, world) as lab:
+        async with dialogue(lab) as line:
+            await line.begin()
+            for number, name in enumerate(names):
+                content = (CONTENT % f"m{number}").replace("abc234", sign(name, ring=ring))
+                path = f"{return_path_local_part(name, ring=ring)}@bounces.sender.test"
+                await line.deliver(f"u{number}@accepta.test", content.encode(), reverse_path=path)
+        await until_reported(lab)
+        for drop, known in (("bounces", InboundKind.BOUNCE), ("complaints", InboundKind.COMPLAINT)):
+            mails, reports = lab.drops[drop].listing(), lab.drops[drop].reports
+            assert len(mails) == len(reports) > 0
+            for mail, report in zip(mails, reports, strict=True):
+                octets = lab.drops[drop].read(mail.uid)
+                read = read_inbound(octets, ring=ring, header="X-Postfleet-Token")
+                assert (read.kind, read.token) == (known, names[int(report.lab_id[1:])])
+                told = read.bounced(report.recipient)
+                status = None if told is None else str(told.reply().enhanced)
+                assert status == report.status
 
 
 # ── the levers ────────────────────────────────────────────────────────────────────────────────
