@@ -9,13 +9,14 @@ import pytest
 
 from mailcore.errors import PostfleetError
 from mailcore.ports import StoreUnavailable
-from mailio.ledger import accept_sql, delivery_sql, routes, schema, upkeep_sql
+from mailio.ledger import accept_sql, delivery_sql, inbound, routes, schema, upkeep_sql
 from mailio.ledger.pool import Profile, Session
 from tests.support.stack import drop_postgres, postgres_url
 
 # Of every version; a new one adds its own.
 TABLES = {
     "campaign",
+    "inbound_event",
     "ledger_cursor",
     "ledger_idempotency",
     "ledger_incarnation",
@@ -25,6 +26,9 @@ TABLES = {
     "ledger_route",
     "ledger_row",
     "ledger_schema",
+    "mailbox_poll",
+    "mailbox_seen",
+    "mailbox_tally",
     "stop_entry",
 }
 
@@ -90,6 +94,7 @@ def test_every_statement_is_prepared_by_the_oldest_schema_it_meets(postgres_data
         delivery_sql.LOOKS,
         routes.STATEMENTS,
         upkeep_sql.STATEMENTS,
+        inbound.STATEMENTS,
     ):
         session = Session(postgres_database, role="test", statements=statements)
         prepared = session.run("SELECT name FROM pg_prepared_statements")

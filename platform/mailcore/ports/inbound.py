@@ -32,8 +32,9 @@ class MailboxSession(Protocol):
         """Yield what is in it, in order, without holding all of it. Read it to its end."""
         ...
 
-    def fetch(self, number: int, *, most_bytes: int) -> bytes:
-        """Return a message, or the beginning of one that is larger."""
+    def fetch(self, numbers: Sequence[int], *, most_bytes: int) -> Iterator[bytes | None]:
+        """Yield these messages in order, of a larger one its beginning; None for what the server
+        will not give. Read it to its end."""
         ...
 
     def delete(self, numbers: Sequence[int]) -> None:
@@ -97,6 +98,10 @@ class InboundLedger(Protocol):
         """Give it back, due again after `next_in_s`; an error is shown to operators."""
         ...
 
+    def abandon(self, mailbox_id: int) -> None:
+        """Let go of it without a word; never raises."""
+        ...
+
     def seen(self, mailbox_id: int, uidls: Sequence[str]) -> Mapping[str, Seen]:
         """Return those that were read before."""
         ...
@@ -113,6 +118,10 @@ class InboundLedger(Protocol):
 
     def forget(self, mailbox_id: int, uidls: Sequence[str]) -> None:
         """Drop what is noted of messages that are deleted."""
+        ...
+
+    def prune(self) -> None:
+        """Drop what is too old to come again."""
         ...
 
 
