@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-SUITES = ("core", "io", "control", "workers", "contract", "architecture", "e2e")
+SUITES = ("core", "io", "control", "workers", "contract", "architecture", "browser", "e2e")
 # Its branch coverage is a bar, so this suite alone is measured; setup.cfg holds the bar.
 MEASURED = "core"
 # These run without the control plane, so that a broken one cannot hide what they have to say.

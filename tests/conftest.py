@@ -1,6 +1,6 @@
 """What every suite shares: Django's database stays out of the suites that must not need it.
 
-Gives: a usage error that names each test of core, io or workers which asks for Django's database,
+Gives: a usage error that names each test of core, io, workers or browser which asks for Django's database,
     by the mark, by a fixture or by a base class. io reaches the ledger by psycopg2; writeback is
     tested in tests/control.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).resolve().parent
-SUITES_WITHOUT_ORM = frozenset({"core", "io", "workers"})
+SUITES_WITHOUT_ORM = frozenset({"browser", "core", "io", "workers"})
 DATABASE_FIXTURES = frozenset(
     {
         "admin_client",

@@ -189,7 +189,7 @@ def _is_multi_valued(model: type[models.Model], path: str) -> bool:
     steps: Iterable[str] = path.split("__")
     current: Any = model
     for step in steps:
-        field = current._meta.get_field(step.removesuffix("_id"))
+        field = current._meta.get_field(step)
         if field.many_to_many or field.one_to_many:
             return True
         current = field.related_model or current

@@ -1,6 +1,6 @@
 """The figures of the dashboard: statistics from ClickHouse, the queue from PostgreSQL.
 
-Gives    report_of -> Report; reply_counts, undelivered (exports); Headline, IspRow, WaitRow …
+Gives    report_of, read_report -> Report; reply_counts, undelivered (exports); Headline, IspRow
 Takes    a Question that a form has checked
 Raises   StoreUnavailable from the exports; a report says what is missing in `problem` instead
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
@@ -126,8 +126,18 @@ def reports() -> Reports:
     with _Opened.lock:
         known = _Opened.by_pid.get(pid)
         if known is None or known[0] != url:
+            if known is not None:
+                known[1].close()
             known = _Opened.by_pid[pid] = (url, open_statistics(url, reply_s=ANSWER_S))
         return known[1].reports
+
+
+def close_reports() -> None:
+    """Close this process's connections; the next question opens them again."""
+    with _Opened.lock:
+        known = _Opened.by_pid.pop(os.getpid(), None)
+    if known is not None:
+        known[1].close()
 
 
 def report_of(question: Question, *, now: datetime) -> Report:
@@ -136,18 +146,18 @@ def report_of(question: Question, *, now: datetime) -> Report:
     key = f"reports:{hashlib.sha256(asked.encode()).hexdigest()}"
     found: Report | None = cache.get(key)
     if found is None:
-        found = _read(question, now)
+        found = read_report(reports, question, now=now)
         if not found.problem:
             cache.set(key, found, KEPT_S)
     return found
 
 
-def _read(question: Question, now: datetime) -> Report:
+def read_report(opened: Callable[[], Reports], question: Question, *, now: datetime) -> Report:
     """Ask for one part after the other; the first that fails ends it, for a store that is away
     would be waited for each time."""
     parts: dict[str, object] = {}
     try:
-        source = reports()
+        source = opened()
         parts["columns"] = _columns(source, question)
         parts["isps"] = _isps(source, question)
         parts["hour"] = _headline(source, question, now - HOUR, now)

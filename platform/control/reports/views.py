@@ -129,7 +129,7 @@ class _CsvView(ReportView):
             return HttpResponse(text, status=400, content_type="text/plain")
         question = form.question()
         try:
-            table = self.table(question, group.cleaned_data["group"])
+            table = list(self.table(question, group.cleaned_data["group"]))
         except StoreUnavailable as exc:
             return HttpResponse(
                 _("The statistics cannot be read: %s") % (exc if self.actor.is_admin else ""),

@@ -122,7 +122,7 @@ _UNKNOWN = (
 )
 
 
-def waiting_now(filters: Mapping[str, int]) -> Waiting:
+def waiting_now(filters: Mapping[str, int], *, counted_up_to: int = COUNTED) -> Waiting:
     """Return how much waits for which reason; the most frequent first."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
@@ -130,7 +130,7 @@ def waiting_now(filters: Mapping[str, int]) -> Waiting:
             lanes, values = _lanes(filters)
             cursor.execute(_TOTALS.format(lanes=lanes), values)
             waiting, leased, unknown, everything = map(int, cursor.fetchone())
-            is_estimated = everything > COUNTED
+            is_estimated = everything > counted_up_to
             share = min(100.0, 100.0 * SAMPLED / max(1, everything))
             sample = f"TABLESAMPLE SYSTEM ({share:.6f})" if is_estimated else ""
             counted: list[tuple[str, bool, int]] = []

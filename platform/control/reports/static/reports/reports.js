@@ -16,6 +16,11 @@
   let isPaused = false;
   let isAsking = false;
   let isOver = false;
+  // What the server last said of each part; what others did to the page does not count.
+  const said = new Map();
+  for (const part of root.querySelectorAll("[data-part]")) {
+    said.set(part.dataset.part, part.innerHTML);
+  }
 
   function tell(word, isStale) {
     state.textContent = `${word} ${shownAt}`;
@@ -30,7 +35,8 @@
     }
     for (const part of fresh.querySelectorAll("[data-part]")) {
       const shown = root.querySelector(`[data-part="${part.dataset.part}"]`);
-      if (shown && shown.innerHTML !== part.innerHTML) {
+      if (shown && said.get(part.dataset.part) !== part.innerHTML) {
+        said.set(part.dataset.part, part.innerHTML);
         shown.replaceChildren(...document.importNode(part, true).childNodes);
       }
     }
