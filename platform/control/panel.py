@@ -6,11 +6,12 @@ Gives    PanelSite: mode, policy and nodes on every page; PanelAdmin: `control.a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.paginator import Paginator
 from django.db import connection, models
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -43,6 +44,7 @@ class PanelSite(admin.AdminSite):
     site_title = _("Postfleet")
     index_title = _("Control plane")
     enable_nav_sidebar = True
+    site_url = None  # there is nothing before the panel
 
     def has_permission(self, request: HttpRequest) -> bool:
         """Let active administrators in, and nobody else."""
@@ -59,6 +61,14 @@ class PanelSite(admin.AdminSite):
         return context
 
 
+class ForgivingAutocomplete(AutocompleteSelect):
+    """Shows a form again whose choice is no number; Django's own ends in a ValueError."""
+
+    def optgroups(self, name: str, value: Sequence[str], attrs: Any = None) -> Any:
+        """Return the chosen rows; none for what cannot be a key."""
+        return super().optgroups(name, [one for one in value if str(one).isdecimal()], attrs)
+
+
 class PanelAdmin(ModelAdmin):
     """Base of every page: rows are scoped, verbs asked of `control.access`."""
 
@@ -69,6 +79,14 @@ class PanelAdmin(ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         """Return the rows that the actor may see."""
         return scope(actor_of(request), super().get_queryset(request))
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Choose rows of long lists by typing."""
+        if db_field.name in self.get_autocomplete_fields(request) and "widget" not in kwargs:
+            kwargs["widget"] = ForgivingAutocomplete(
+                db_field, self.admin_site, using=kwargs.get("using")
+            )
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self._may(request, Verb.VIEW, obj)

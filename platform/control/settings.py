@@ -81,6 +81,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "control.accounts.must_change.MustChangePassword",
     "control.page_guard.PageGuard",
 ]
 ROOT_URLCONF = "control.urls"
@@ -121,6 +122,8 @@ LOCALE_PATHS = [CONTROL_DIR / "locale"]
 USE_I18N = True
 USE_TZ = True
 TIME_ZONE = "UTC"
+# To the second: it is compared with logs and replies.
+FORMAT_MODULE_PATH = ["control.formats"]
 
 # --- trust ----------------------------------------------------------------------------------------
 

@@ -119,3 +119,27 @@ def test_the_login_leads_nowhere_but_to_our_own_pages(browser: Client, master: U
         assert answer.status_code == 302
         assert answer["Location"] == "/panel/" or "evil" not in answer["Location"]
         browser.logout()
+
+
+def test_who_must_change_the_password_does_that_first(browser: Client, ordinary: User) -> None:
+    ordinary.must_change_password = True
+    ordinary.save()
+    browser.force_login(ordinary)
+    for path in ("/panel/", "/panel/mta/isp/", "/panel/accounts/user/add/"):
+        answer = browser.get(path)
+        assert (answer.status_code, answer["Location"]) == (302, "/panel/password_change/")
+    new = {
+        "old_password": PASSWORD,
+        "new_password1": "x long one 1",
+        "new_password2": "x long one 1",
+    }
+    assert browser.post("/panel/password_change/", new).status_code == 302
+    assert browser.get("/panel/").status_code == 200
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "1e400", "9" * 30, "<script>"])
+def test_a_chosen_row_that_is_no_number_brings_the_form_back(panel: Client, value: str) -> None:
+    for path in ("/panel/accounts/apitoken/add/", "/panel/accounts/user/add/"):
+        answer = panel.post(path, {"account": value, "default_sender": value})
+        assert answer.status_code == 200
+        assert "Select a valid choice" in answer.content.decode()

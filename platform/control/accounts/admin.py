@@ -35,6 +35,7 @@ class AccountAdmin(PolicyAdmin):
     list_select_related = ("default_sender",)
     search_fields = ("title", "login_name")
     autocomplete_fields = ("default_sender",)
+    exclude = ("time_zone",)  # for the account users' own site
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request)
@@ -83,7 +84,7 @@ class UserAdmin(PolicyAdmin):
         "account",
         ("is_active", "is_master"),
         ("first_name", "last_name"),
-        ("email", "phone", "language"),
+        ("email", "phone"),
         ("new_password", "must_change_password"),
         "last_login",
     )

@@ -21,14 +21,12 @@ class SourceInline(PolicyInline):
 class NodeAdmin(PolicyAdmin):
     """Hosts of the fleet."""
 
-    list_display = ("id", "name", "host", "access_protocol")
+    list_display = ("id", "name", "host")
     list_display_links = ("id", "name")
-    list_filter = ("access_protocol",)
     search_fields = ("name", "host")
     inlines = (SourceInline,)
     fieldsets = (
-        (None, {"fields": ("name", "host", "install_dir")}),
-        (_("Access"), {"fields": ("access_protocol", "ssh_user", "ssh_key")}),
+        (None, {"fields": ("name", "host")}),
         (
             _("Send module"),
             {

@@ -1,0 +1,1 @@
+"""How the panel writes dates and times."""
