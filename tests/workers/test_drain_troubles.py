@@ -289,3 +289,28 @@ async def test_a_round_claims_no_more_than_the_process_may_hold_whatever_the_pat
     await drained(it, bell)
     assert it.ledger.kinds() == ["delivered"] * 40
     assert max(sum(r.budget for r in requests) for requests in it.ledger.claims) <= 20
+
+
+async def test_a_retry_pinned_to_another_source_of_the_node_is_sent_from_it_without_a_bell() -> (
+    None
+):
+    it = world(policy(sources=2))
+    it.ledger.add(replace(row(1), pinned_source_id=2), row(2))
+    async with running(it) as (dispatcher, settler):
+        ringing = asyncio.create_task(dispatcher.ring(BELL))
+        await until(lambda: 1 in it.ledger.due_in_s)
+        assert it.ledger.due_in_s.pop(1) < 1
+        await until(lambda: not it.ledger.rows)
+        await ringing
+        await settler.flush()
+    assert {e.source_address for e in it.receiver.endpoints} == {"127.0.100.1", "127.0.100.2"}
+
+
+async def test_a_retry_pinned_to_a_source_that_rests_is_not_claimed_over_and_over() -> None:
+    it = world(policy(sources=2))
+    it.shaper.cooled = [(Path(2, SITE), 60.0, "refused")]
+    it.ledger.add(replace(row(1), pinned_source_id=2))
+    await drained(it)
+    assert it.ledger.rows[1].claim_no == 1
+    assert it.ledger.due_in_s[1] >= 5
+    assert it.receiver.endpoints == []

@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from mailcore.bells import Path
 from mailcore.envelope import QueuedRow
 from mailcore.events import recipient_hash
 from mailcore.outcome import MailClass
@@ -32,10 +33,11 @@ from workers.engines.feed import Feed
 from workers.engines.settle import Settler
 
 STOPPED = SmtpReply.local(550, "5.7.1", "the recipient is on a stop list")
-# A pinned source that is busy here is soon free. One that rests, or that another process serves,
-# is not, and to claim and return its rows every second would be all work and no mail.
 NO_SOURCE_S = 1.0
-PINNED_ELSEWHERE_S = 10.0
+# A pinned source that is busy, rests or lives on another node is not soon free: to claim and return
+# its rows all the time would be all work and no mail.
+PINNED_ELSEWHERE_S = 5.0
+PINNED_HERE_S = 0.1
 ROUTE_S = 300.0
 
 log = logging.getLogger(__name__)
@@ -52,11 +54,13 @@ class Claimer:
         settler: Settler,
         space: Callable[[Feed], int],
         room: Callable[[], int],
+        open_path: Callable[[Path, MailClass], bool],
     ) -> None:
         self._ports = ports
         self._settler = settler
         self._space = space
         self._room_left = room
+        self._open_path = open_path
         self._turn = 0
 
     async def claim(self, feeds: Sequence[Feed], policy: PolicySnapshot) -> Assigned:
@@ -108,7 +112,9 @@ class Claimer:
         if not requests:
             return []
         rows = await self._ports.ledger.claim(requests, incarnation=self._ports.lease.number)
-        return self._assign(await self._sift(rows), feeds, room, policy)
+        assigned, pinned = self._assign(await self._sift(rows), feeds, room, policy)
+        await self._send_on(pinned)
+        return assigned
 
     async def _lanes(
         self, feeds: Sequence[Feed], policy: PolicySnapshot, mail_class: MailClass
@@ -220,8 +226,12 @@ class Claimer:
         feeds: Sequence[Feed],
         room: dict[int, int],
         policy: PolicySnapshot,
-    ) -> Assigned:
-        """Choose a source for each row, by weight and by what room it has."""
+    ) -> tuple[Assigned, list[QueuedRow]]:
+        """Choose a source for each row, by weight and by what room it has.
+
+        Return also the rows pinned to sources for which there is no feed here.
+        """
+        pinned: list[QueuedRow] = []
         by_site: dict[str, dict[int, Feed]] = {}
         for feed in feeds:
             if id(feed) in room:
@@ -239,10 +249,10 @@ class Claimer:
             )
             chosen = here.get(source_id) if source_id is not None else None
             if chosen is None:
-                pinned = row.pinned_source_id
-                is_here = pinned is None or pinned in here
-                delay_s = NO_SOURCE_S if is_here else PINNED_ELSEWHERE_S
-                self._settler.give_back([row], delay_s=delay_s)
+                if row.pinned_source_id is None or row.pinned_source_id in here:
+                    self._settler.give_back([row], delay_s=NO_SOURCE_S)
+                else:
+                    pinned.append(row)
                 continue
             feed = chosen
             room[id(feed)] -= 1
@@ -253,7 +263,31 @@ class Claimer:
                 self._settler.purge(row, _dropped(strategy.name))
                 continue
             assigned.setdefault(id(feed), (feed, []))[1].append(row)
-        return list(assigned.values())
+        return list(assigned.values()), pinned
+
+    async def _send_on(self, rows: Sequence[QueuedRow]) -> None:
+        """Give rows back that are pinned to a source which is not active here; make it active
+        where it lives on this node and does not rest."""
+        paths = {
+            (Path(row.pinned_source_id, row.site), row.mail_class)
+            for row in rows
+            if row.pinned_source_id is not None
+        }
+        if not paths:
+            return
+        try:
+            resting = set(await self._ports.shaper.cooling(sorted({path for path, _ in paths})))
+        except StoreUnavailable:
+            resting = {path for path, _ in paths}
+        soon = {
+            path
+            for path, mail_class in sorted(paths)
+            if path not in resting and self._open_path(path, mail_class)
+        }
+        for row in rows:
+            is_soon = Path(row.pinned_source_id or 0, row.site) in soon
+            delay_s = PINNED_HERE_S if is_soon else PINNED_ELSEWHERE_S
+            self._settler.give_back([row], delay_s=delay_s)
 
 
 def _dropped(strategy: str) -> SmtpReply:

@@ -50,7 +50,7 @@ class Dispatcher:
         self._limits = ports.limits
         self._feeds: dict[tuple[Path, MailClass], Feed] = {}
         self._staff = Staff(ports, self._feeds, self, self._spawn)
-        self._claimer = Claimer(ports, settler, self._space, self._room_left)
+        self._claimer = Claimer(ports, settler, self._space, self._room_left, self._open_path)
         self._keyring = Keyring()
         self._kick = asyncio.Event()
         self._stopping = False
@@ -64,7 +64,7 @@ class Dispatcher:
 
     async def ring(self, bell: DrainBell) -> None:
         """Make the bell's paths active; return when they are quiet again, or at once on stop."""
-        active = [feed for path in bell.paths if (feed := self._activate(path, bell))]
+        active = [feed for path in bell.paths if (feed := self._activate(path, bell.mail_class))]
         for feed in active:
             feed.bells += 1
         unknown = [path for path in bell.paths if (path, bell.mail_class) not in self._feeds]
@@ -75,8 +75,9 @@ class Dispatcher:
         while any(self._feeds.get((f.path, f.mail_class)) is f for f in active):
             await asyncio.sleep(self._limits.linger_s / 2)
 
-    def _activate(self, path: Path, bell: DrainBell) -> Feed | None:
-        key = (path, bell.mail_class)
+    def _activate(self, path: Path, mail_class: MailClass) -> Feed | None:
+        """Return the feed of a path, made if need be; None if its source is not of this node."""
+        key = (path, mail_class)
         feed = self._feeds.get(key)
         if feed is not None or self._stopping:
             return feed
@@ -84,9 +85,13 @@ class Dispatcher:
         source = policy.sources.get(path.source_id)
         if source is None or source.node != self._ports.node or not source.is_active:
             return None
-        feed = Feed(path, bell.mail_class, source)
+        feed = Feed(path, mail_class, source)
         self._feeds[key] = feed
         return feed
+
+    def _open_path(self, path: Path, mail_class: MailClass) -> bool:
+        """Make a path of this node active without a bell; False if it is, or cannot be."""
+        return (path, mail_class) not in self._feeds and bool(self._activate(path, mail_class))
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────
 
