@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import os
 import random
@@ -27,6 +28,7 @@ import uvloop
 from celery import Celery
 
 from mailcore.policy.model import PolicySnapshot
+from mailcore.ports import StoreUnavailable
 from mailio import settings as process_settings
 from mailio.broker import CeleryBells
 from mailio.clock import LedgerClock
@@ -83,6 +85,9 @@ class Engine:
             future.result(timeout=wait_s)
         except concurrent.futures.TimeoutError:
             future.add_done_callback(_report)
+        except StoreUnavailable as exc:
+            # The next bell tries again; there is nothing in it that anybody should repair.
+            log.warning("left undone", extra={"store": exc.store, "reason": exc.reason})
 
     def call(self, work: Coroutine[Any, Any, Any], *, timeout_s: float = STOP_S) -> Any:
         """Run work to its end and return what it gives."""
@@ -95,9 +100,18 @@ class Engine:
         return future
 
     def stop(self) -> None:
-        """End the thread."""
+        """Cancel what still waits and end the thread."""
+        with contextlib.suppress(concurrent.futures.TimeoutError):
+            self.call(_cancel_all(), timeout_s=5)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout=5)
+
+
+async def _cancel_all() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _report(future: concurrent.futures.Future[Any]) -> None:
