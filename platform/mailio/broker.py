@@ -4,13 +4,14 @@ Gives    TOPOLOGY, Row, queue_of, queues_of, celery_config, beat_schedule; Celer
          mailcore.ports.Bells
 Takes    a Celery application; RabbitMQ (amqp://) or Redis and its kin (redis://) behind it
 Raises   StoreUnavailable("broker", reason); LookupError for a task without a row
-Follows  design.md section 2 (bells only, never facts), style.md rule 5
+Follows  design.md section 2 (bells only, never facts), style.md rule 5;
+         docs/decisions/0007-bells-ring-on-classic-queues.md
 
 Queues: `priority`, `main` and `retry` of a node carry drains, for its sources live there; `main`
 without a node carries routing, `event` the outbox, `upkeep` the chores, those of one node on its
 own. A bell that nobody heard within a minute is dropped: its counter runs out after that, and it
-is rung again from PostgreSQL. On RabbitMQ a publish returns with the broker's confirm; on Redis
-with the answer to the push.
+is rung again from PostgreSQL. On RabbitMQ a publish returns with the broker's confirm that a queue
+has the bell; on Redis with the answer to the push.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from amqp.exceptions import AMQPError
+from amqp.exceptions import AMQPError, ChannelError
 from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import KombuError
@@ -39,6 +40,7 @@ VISIBILITY_S = 60
 CONNECT_TIMEOUT_S = 4
 SOCKET_TIMEOUT_S = 10
 CONFIRM_TIMEOUT_S = 10
+NO_ROUTE = 312
 CONSUMERS = ("statistics", "stop_list")
 
 _EXCHANGE = Exchange("postfleet", type="direct", durable=True)
@@ -63,6 +65,7 @@ TOPOLOGY: tuple[Row, ...] = (
     Row("deliver.drain", ("priority", "main", "retry"), DrainBell),
     Row("route.resolve", ("main",), RouteBell, every_s=30.0),
     Row("events.apply", ("event",), ApplyBell, every_s=2.0),
+    Row("inbound.poll", ("upkeep",), UpkeepBell, every_s=30.0, per_node=True),
     Row("upkeep.expire", ("upkeep",), UpkeepBell, every_s=5.0),
     Row("upkeep.reap", ("upkeep",), UpkeepBell, every_s=5.0, per_node=True),
     Row("upkeep.sweep", ("upkeep",), UpkeepBell, every_s=300.0, per_node=True),
@@ -105,8 +108,11 @@ def queues_of(kind: str, node: str) -> tuple[str, ...]:
     return (*(f"{name}.{node}" for name in own), *common)
 
 
-def declare(name: str) -> Queue:
-    """Return a queue as every process declares it; two different ways would be refused."""
+def declare(name: str, *, queue_type: str = "classic") -> Queue:
+    """Return a queue as every process declares it; two different ways would be refused.
+
+    The type is named, for a virtual host may have another default.
+    """
     return Queue(
         name,
         _EXCHANGE,
@@ -114,6 +120,7 @@ def declare(name: str) -> Queue:
         durable=True,
         message_ttl=BELL_LIFETIME_S,
         max_length=MOST_BELLS,
+        queue_arguments={"x-queue-type": queue_type},
     )
 
 
@@ -141,7 +148,11 @@ def celery_config(settings: Settings, *, kind: str = "") -> dict[str, Any]:
         "broker_pool_limit": 4 if kind else 32,
         "result_backend": None,
         "task_ignore_result": True,
-        "task_queues": [declare(name) for name in queues_of(kind, settings.node)],
+        "task_queues": [
+            declare(name, queue_type=settings.broker_queue_type)
+            for name in queues_of(kind, settings.node)
+        ],
+        "task_default_queue_type": settings.broker_queue_type,
         "task_default_queue": "upkeep",
         "task_default_exchange": _EXCHANGE.name,
         "task_create_missing_queues": False,
@@ -214,22 +225,40 @@ class CeleryBells:
         await self._ring(task, bell)
 
     async def _ring(self, task: str, bell: Bell) -> None:
-        queue = declare(queue_of(task, bell))
+        name, queue_type = queue_of(task, bell), self._app.conf.task_default_queue_type
+        queue = declare(name, queue_type=queue_type)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._publish, task, bell.to_json(), queue)
 
     def _publish(self, task: str, payload: str, queue: Queue) -> None:
-        # The queue as an object: this process need not read it to ring on it.
-        options: dict[str, Any] = {"queue": queue, "confirm_timeout": CONFIRM_TIMEOUT_S}
         try:
-            self._app.send_task(
-                task,
-                args=(payload,),
-                expires=BELL_LIFETIME_S,
-                ignore_result=True,
-                retry=True,
-                retry_policy=_RETRY,
-                **options,
-            )
+            if not self._send(task, payload, queue) and not self._send(task, payload, queue):
+                raise StoreUnavailable("broker", f"queue {queue.name} takes no bells")
         except (KombuError, AMQPError, OSError) as exc:
             raise StoreUnavailable("broker", str(exc) or type(exc).__name__) from exc
+
+    def _send(self, task: str, payload: str, queue: Queue) -> bool:
+        """Publish once; return False if the queue is gone that this connection had declared."""
+        # The queue as an object: this process need not read it to ring on it.
+        options: dict[str, Any] = {"queue": queue, "confirm_timeout": CONFIRM_TIMEOUT_S}
+        with self._app.producer_or_acquire() as producer:
+            try:
+                self._app.send_task(
+                    task,
+                    args=(payload,),
+                    producer=producer,
+                    expires=BELL_LIFETIME_S,
+                    ignore_result=True,
+                    retry=True,
+                    retry_policy=_RETRY,
+                    mandatory=True,
+                    **options,
+                )
+            except ChannelError as exc:
+                if exc.reply_code != NO_ROUTE:
+                    raise
+                # Confirmed and dropped: somebody deleted the queue. Forget the connection, and
+                # with it what it believes to be declared.
+                producer.connection.collect()
+                return False
+        return True

@@ -45,6 +45,7 @@ class Settings:
     resolver: tuple[str, int] | None
     connections_per_process: int
     log_level: str
+    broker_queue_type: str = "classic"
 
     @property
     def is_lab(self) -> bool:
@@ -130,6 +131,7 @@ def _checked(name: str, value: T, test: Callable[[T], bool], reason: str) -> T:
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Return the settings of this process, or raise SettingsError."""
     env = os.environ if environ is None else environ
+    queue_types = ("classic", "quorum")
     mode = _checked("MODE", env.get("MODE", "lab"), ("lab", "live").__contains__, "lab or live")
     return Settings(
         mode=mode,
@@ -145,4 +147,10 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         resolver=read_resolver(env),
         connections_per_process=_number(env, "CONNECTIONS_PER_PROCESS", 500),
         log_level=env.get("LOG_LEVEL", "INFO"),
+        broker_queue_type=_checked(
+            "BROKER_QUEUE_TYPE",
+            env.get("BROKER_QUEUE_TYPE", "") or "classic",
+            queue_types.__contains__,
+            " or ".join(queue_types),
+        ),
     )
