@@ -344,12 +344,15 @@ class Running:
 
 
 @contextlib.contextmanager
-def starting(var_dir: Path) -> Iterator[Running]:
-    """Run the product in a directory until the block ends."""
+def starting(var_dir: Path, services: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """Run the product in a directory until the block ends; `services` are URLs, by the name of
+    their variable, that replace what it would start itself."""
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         for name in set(os.environ) - set(environment_without_ours(os.environ)):
             patch.delenv(name)
+        for name, url in (services or {}).items():
+            patch.setenv(name, url)
         house = House(var_dir, "lab")
         fleet = Fleet(house, say=said.append)
         fleet.start()
