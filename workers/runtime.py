@@ -55,6 +55,7 @@ from workers.engines.ring import Ringer
 from workers.engines.route import RETRY_DNS_LAB_S, RETRY_DNS_S, route_domains
 from workers.engines.settle import Rules, Settler
 from workers.engines.upkeep import UpkeepPorts, check, expire, reap, sweep
+from workers.mailboxes import open_poller
 from workers.policy_cache import PolicyCache
 
 WAIT_S = 5.0
@@ -297,6 +298,11 @@ class UpkeepProcess(EngineProcess):
             spool=SegmentDirectory(self.spool),
             rules=Rules(self.policy),
         )
+        self._poller = open_poller(settings, self.ports, self.closing)
+
+    async def poll(self) -> int:
+        """Read the mailboxes that are due."""
+        return await self._poller.poll()
 
     async def expire(self) -> int:
         """End what has outlived its lifetime."""

@@ -116,6 +116,7 @@ def test_every_task_has_one_row() -> None:
         ("events.apply", ApplyBell("statistics"), "event"),
         ("upkeep.expire", UpkeepBell(), "upkeep"),
         ("upkeep.sweep", UpkeepBell("n2"), "upkeep.n2"),
+        ("inbound.poll", UpkeepBell("n1"), "upkeep.n1"),
     ],
 )
 def test_a_bell_rings_on_the_queue_of_its_class_and_node(task: str, bell: Bell, queue: str) -> None:

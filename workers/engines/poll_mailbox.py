@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from mailcore.classify.inbound import Inbound, read_inbound
 from mailcore.classify.mime import Limits as MimeLimits
 from mailcore.classify.replies import CompiledPatterns, compile_patterns
+from mailcore.errors import PostfleetError
 from mailcore.inbound import Fate, Told, facts_of, tell
 from mailcore.policy.model import Mailbox, PolicySnapshot
 from mailcore.ports import (
@@ -40,6 +41,7 @@ from mailcore.ports import (
 
 log = logging.getLogger(__name__)
 DEFAULT_HEADER = "X-Postfleet-Token"
+PRUNE_EVERY_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,6 @@ class Pace:
     message_bytes: int = 256 * 1024
     most_tries: int = 10
     postponed_s: float = 60.0
-    retry_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class Poller:
         self._ports = ports
         self._stopping = threading.Event()
         self._made: tuple[PolicySnapshot, CompiledPatterns] | None = None
+        self._prune_at = float("-inf")
 
     def stop(self) -> None:
         """End every turn behind the batch it is at."""
@@ -105,21 +107,32 @@ class Poller:
 
     async def poll(self) -> int:
         """Read every mailbox that is due, a few at once; return how many messages were counted."""
+        await self._prune()
         policy = self._ports.policy.current()
         gate = asyncio.Semaphore(self._ports.pace.at_once)
         boxes = [self._one(mailbox, policy, gate) for mailbox in policy.mailboxes.values()]
         return sum(await asyncio.gather(*boxes))
 
+    async def _prune(self) -> None:
+        now = self._ports.clock.monotonic()
+        if now < self._prune_at:
+            return
+        self._prune_at = now + PRUNE_EVERY_S
+        try:
+            await asyncio.to_thread(self._ports.inbound.prune)
+        except StoreUnavailable as exc:
+            log.warning("mailboxes not pruned", extra={"reason": str(exc)})
+
     async def _one(self, mailbox: Mailbox, policy: PolicySnapshot, gate: asyncio.Semaphore) -> int:
         async with gate:
+            password: bytes | MailboxError
             try:
                 password = await self._ports.vault.open(mailbox.secret_ref)
-            except (LookupError, StoreUnavailable) as exc:
-                _complain(mailbox, f"the password is not to be had: {exc}")
-                return 0
+            except (LookupError, PostfleetError) as exc:
+                password = MailboxError(f"its password is not to be had: {exc}")
             return await asyncio.to_thread(self.read, mailbox, password, policy)
 
-    def read(self, mailbox: Mailbox, password: bytes, policy: PolicySnapshot) -> int:
+    def read(self, mailbox: Mailbox, password: bytes | MailboxError, policy: PolicySnapshot) -> int:
         """Read one mailbox if it is due; return how many messages were counted. Blocks."""
         ports = self._ports
         turn = _Turn(mailbox, policy, self._patterns(policy), _header(policy, ports.node))
@@ -135,19 +148,24 @@ class Poller:
                         next_in_s = 0.0
                         break
             except MailboxError as exc:
-                error, next_in_s = str(exc), min(next_in_s, ports.pace.retry_s)
+                error = str(exc)
                 _complain(mailbox, error)
             ports.inbound.end(mailbox.id, next_in_s=next_in_s, read=read, error=error)
         except StoreUnavailable as exc:
             # Nothing is lost: what was not committed is in the mailbox still.
             _complain(mailbox, str(exc))
             ports.inbound.abandon(mailbox.id)
+        except BaseException:
+            ports.inbound.abandon(mailbox.id)
+            raise
         if read:
             log.info("mailbox read", extra={"mailbox": mailbox.id, "messages": read})
         return read
 
-    def _sittings(self, turn: _Turn, password: bytes) -> Iterator[tuple[int, bool]]:
+    def _sittings(self, turn: _Turn, password: bytes | MailboxError) -> Iterator[tuple[int, bool]]:
         """Yield of each session how many messages it counted, and whether there may be more."""
+        if isinstance(password, MailboxError):
+            raise password
         is_more = True
         while is_more:
             session = self._ports.reader.open(turn.mailbox, password)
@@ -170,7 +188,8 @@ class Poller:
             counted += len(ended)
         if done and mailbox.deletes_after_reading:
             session.delete([item.number for item in done])
-            session.commit()
+        session.commit()
+        if done and mailbox.deletes_after_reading:
             ports.inbound.forget(mailbox.id, [item.uidl for item in done])
         return counted, plan.is_cut and bool(done)
 

@@ -34,17 +34,22 @@ _DRIVERS: dict[str, Callable[..., Driver]] = {
 }
 
 
-def open_statistics(url: str, *, reply_s: float = 60.0) -> ClickhouseStatistics:
-    """Return the statistics at an address; nothing is connected yet. A silence of `reply_s` is
-    taken for an absence."""
+def open_driver(url: str, *, reply_s: float = 60.0) -> Driver:
+    """Return the way to the engine at an address; nothing is connected yet. A silence of
+    `reply_s` is taken for an absence."""
     scheme = urlsplit(url).scheme
     if scheme not in _DRIVERS:
         known = ", ".join(f"{name}://" for name in sorted(_DRIVERS))
         raise SettingsError(f"CLICKHOUSE_URL: {scheme}:// is none of {known}")
     try:
-        return ClickhouseStatistics(_DRIVERS[scheme](url, reply_s=reply_s))
+        return _DRIVERS[scheme](url, reply_s=reply_s)
     except ValueError as exc:
         raise SettingsError(f"CLICKHOUSE_URL: {exc}") from exc
+
+
+def open_statistics(url: str, *, reply_s: float = 60.0) -> ClickhouseStatistics:
+    """Return the statistics at an address, as `open_driver` does."""
+    return ClickhouseStatistics(open_driver(url, reply_s=reply_s))
 
 
 class ClickhouseStatistics:

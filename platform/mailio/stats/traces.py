@@ -1,7 +1,7 @@
 """What is known of recipients whose rows are gone: of many messages in a few queries.
 
-Gives    RecipientTraces, which implements mailcore.ports.Traces
-Takes    the statistics' URL, the outbox for what they do not have yet
+Gives    RecipientTraces, which implements mailcore.ports.Traces; open_traces
+Takes    the statistics' URL, that of the outbox for what they do not have yet
 Raises   StoreUnavailable
 Follows  style.md rule 6: one look for a batch, not one for each message
 """
@@ -15,6 +15,7 @@ from mailcore.events import FIELDS, decode_lines, raw_lines
 from mailcore.ports import StoreUnavailable
 from mailio.ledger.outbox import PgOutbox
 from mailio.stats.driver import Driver, faults, minutes_literal
+from mailio.stats.store import open_driver
 
 CONSUMER = "statistics"
 MESSAGES_AT_ONCE = 200
@@ -24,6 +25,11 @@ MOST_BATCHES = 2000
 _COLUMNS = ", ".join(
     "toString(message_id) AS message_text" if name == "message_id" else name for name in FIELDS
 )
+
+
+def open_traces(clickhouse_url: str, database_url: str) -> RecipientTraces:
+    """Return the traces of a statistics database and an outbox; nothing is connected yet."""
+    return RecipientTraces(open_driver(clickhouse_url), PgOutbox(database_url))
 
 
 class RecipientTraces:
