@@ -1,8 +1,8 @@
 """What every suite shares: Django's database stays out of the suites that must not need it.
 
-Gives: a usage error that names each test of core, io, workers or browser which asks for Django's database,
-    by the mark, by a fixture or by a base class. io reaches the ledger by psycopg2; writeback is
-    tested in tests/control.
+Gives: a usage error that names each test of core, io, workers or browser which asks for Django's
+    database, by the mark, by a fixture or by a base class. io reaches the ledger by psycopg2;
+    writeback is tested in tests/control.
 """
 
 import sys
