@@ -100,10 +100,11 @@ def _merged(events: Iterable[EventRow]) -> list[EventRow]:
 
 
 def _recipient(number: int, row: Row | None, events: Sequence[EventRow]) -> RecipientState:
-    if row is not None:
-        state = "unknown" if row.state == RowState.UNKNOWN else "queued"
-        return RecipientState(number, row.recipient, state, row, tuple(events))
     kinds = [str(event["kind"]) for event in events]
     finals = [kind for kind in kinds if kind == "rejected" or EventKind(kind).is_final]
+    # A row ends in the transaction that tells its final event: beside one, the row we read is old.
+    if row is not None and not finals:
+        state = "unknown" if row.state == RowState.UNKNOWN else "queued"
+        return RecipientState(number, row.recipient, state, row, tuple(events))
     state = finals[0] if finals else "settling"
     return RecipientState(number, str(events[0]["recipient"]), state, None, tuple(events))

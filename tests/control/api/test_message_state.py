@@ -109,6 +109,14 @@ def test_a_row_whose_outcome_is_unknown_says_so(api: Api) -> None:
     assert (one["state"], one["queue"]["state"]) == ("unknown", "unknown")
 
 
+def test_a_final_event_outweighs_a_row_read_just_before_it(api: Api) -> None:
+    message_id = sent(api)
+    (accepted,) = api.events()
+    api.statistics.rows = [asdict(later(accepted, EventKind.DELIVERED, after_ms=40))]
+    (one,) = state(api, message_id)["recipients"]
+    assert (one["state"], one["queue"]) == ("delivered", None)
+
+
 def test_a_message_is_shown_to_its_own_account_alone(api: Api) -> None:
     message_id = sent(api)
     path = f"/api/v2/messages/{message_id}"
