@@ -67,9 +67,9 @@ class MemoryLedger:
         self._check()
         return True
 
-    async def due_lanes(self, *, limit: int) -> Sequence[DueLane]:
+    async def due_lanes(self, *, limit: int, skip: int = 0) -> Sequence[DueLane]:
         self._check()
-        return self._lanes(lambda _: True)
+        return self._lanes(lambda _: True)[skip : skip + limit]
 
     async def lanes_of_sites(
         self, sites: Sequence[str], *, mail_class: MailClass, sender_ids: Sequence[int]

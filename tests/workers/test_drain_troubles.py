@@ -314,3 +314,17 @@ async def test_a_retry_pinned_to_a_source_that_rests_is_not_claimed_over_and_ove
     assert it.ledger.rows[1].claim_no == 1
     assert it.ledger.due_in_s[1] >= 5
     assert it.receiver.endpoints == []
+
+
+async def test_paths_that_wait_for_a_connection_do_not_wait_for_idle_ones() -> None:
+    it = world(limits=replace(QUICK, connections=2, linger_s=60.0, idle_s=60.0))
+    sites = [f"mx.s{n}.test" for n in range(6)]
+    for number, site in enumerate(sites, start=1):
+        each = row(number, recipient=f"x@s{number - 1}.test")
+        it.ledger.add(replace(each, site=site, lane_id=number * 10 + 1))
+    bell = DrainBell(NODE, MailClass.MAIN, tuple(Path(1, site) for site in sites))
+    async with running(it) as (dispatcher, _):
+        ringing = asyncio.create_task(dispatcher.ring(bell))
+        await until(lambda: len(it.receiver.delivered) == 6)
+        ringing.cancel()
+    assert it.receiver.most_open == 2

@@ -111,3 +111,14 @@ async def test_domains_of_one_mx_set_share_a_site() -> None:
         it.resolver.mxs[domain] = MxAnswer(DnsStatus.OK, hosts)
     await route_domains(it.ports, Rules(it.policy))
     assert it.ledger.rows[1].site == it.ledger.rows[2].site == "mx1.big.test,mx2.big.test"
+
+
+async def test_lanes_nobody_can_serve_do_not_hide_those_behind_them() -> None:
+    it = world()
+    # Due longest are lanes of a sender that was removed; nothing ever drains them.
+    it.ledger.add(*(replace(row(n, account=n), sender_id=99) for n in range(1, 7)))
+    it.ledger.add(row(7, account=7))
+    ringer = Ringer(it.ports, lanes_a_turn=3)
+    for _ in range(3):
+        await ringer.ring_once()
+    assert [bell.paths for bell in it.bells.drains] == [(Path(1, SITE),)]

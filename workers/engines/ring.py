@@ -24,6 +24,8 @@ from mailcore.routing.source import candidates
 from workers.engines.context import DeliverPorts
 
 TURN_S = 0.5
+# There were more lanes than a turn looks at.
+MORE_S = 0.1
 # A process that does not lead looks rarely whether it may.
 FOLLOW_S = 2.0
 LANES_A_TURN = 5000
@@ -46,10 +48,12 @@ class Chime:
 class Ringer:
     """One process's ringer; harmless while another leads."""
 
-    def __init__(self, ports: DeliverPorts) -> None:
+    def __init__(self, ports: DeliverPorts, *, lanes_a_turn: int = LANES_A_TURN) -> None:
         self._ports = ports
+        self._lanes_a_turn = lanes_a_turn
         self._woken = asyncio.Event()
         self._route_rang_at = float("-inf")
+        self._skip = 0
 
     def wake(self) -> None:
         """Somebody accepted mail: look at once. Call it on the loop."""
@@ -62,6 +66,7 @@ class Ringer:
             try:
                 if await self._ports.ledger.try_lead("ringer"):
                     await self.ring_once()
+                    pause = MORE_S if self._skip else TURN_S
                 else:
                     pause = FOLLOW_S
             except StoreUnavailable as exc:
@@ -83,7 +88,9 @@ class Ringer:
         if due and await ports.ledger.unrouted_domains(limit=1):
             self._route_rang_at = now
             await ports.bells.route(RouteBell())
-        lanes = await ports.ledger.due_lanes(limit=LANES_A_TURN)
+        lanes = await ports.ledger.due_lanes(limit=self._lanes_a_turn, skip=self._skip)
+        # Lanes that nobody can serve now stay due, and are the oldest: the others come after them.
+        self._skip = self._skip + len(lanes) if len(lanes) == self._lanes_a_turn else 0
         if not lanes:
             return 0
         wanted = plan_paths(lanes, ports.policy.current())

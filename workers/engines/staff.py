@@ -47,13 +47,26 @@ class Staff:
     async def man(self) -> None:
         """Open as many sessions as the queues want and the limits allow."""
         left = self._ports.limits.connections - len(self.sessions)
-        asking = []
+        asking, missing = [], 0
         for feed in self._feeds.values():
-            wanted = min(self._wanted(feed), left)
-            if wanted > 0:
-                asking.append(self._open(feed, wanted))
-                left -= wanted
+            wanted = self._wanted(feed)
+            if wanted <= 0:
+                continue
+            count = min(wanted, left)
+            missing += wanted - count
+            if count > 0:
+                asking.append(self._open(feed, count))
+                left -= count
+        if missing:
+            self._close_idle()
         await all_of(asking)
+
+    def _close_idle(self) -> None:
+        """Other paths wait for a connection of this process: nobody may sit on one idle."""
+        for feed in self._feeds.values():
+            if feed.tasks and not feed.queue:
+                feed.is_wanted = True
+                feed.arrived.set()
 
     async def renew(self) -> None:
         """Keep the slots for ever; tell the feeds whose connections others want."""

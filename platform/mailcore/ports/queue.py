@@ -88,8 +88,8 @@ class Ledger(Protocol):
         """Take or keep a session lock that one process of the fleet may hold at a time."""
         ...
 
-    async def due_lanes(self, *, limit: int) -> Sequence[DueLane]:
-        """Return routed lanes with rows due, those due longest first."""
+    async def due_lanes(self, *, limit: int, skip: int = 0) -> Sequence[DueLane]:
+        """Return routed lanes with rows due, those due longest first, after the first `skip`."""
         ...
 
     async def lanes_of_sites(

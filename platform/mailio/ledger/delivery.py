@@ -105,9 +105,9 @@ class PgLedger:
         """Take or keep a session lock that one process of the fleet may hold at a time."""
         return await self._locks.run(lambda: self._leads.take(role))
 
-    async def due_lanes(self, *, limit: int) -> Sequence[DueLane]:
-        """Return routed lanes with rows due, those due longest first."""
-        return [_to_lane(row) for row in await self._looks.call("due_lanes", (limit,))]
+    async def due_lanes(self, *, limit: int, skip: int = 0) -> Sequence[DueLane]:
+        """Return routed lanes with rows due, those due longest first, after the first `skip`."""
+        return [_to_lane(row) for row in await self._looks.call("due_lanes", (limit, skip))]
 
     async def lanes_of_sites(
         self, sites: Sequence[str], *, mail_class: MailClass, sender_ids: Sequence[int]

@@ -144,7 +144,7 @@ SELECT l.id, l.sender_id, l.account_id, l.campaign_id, l.mail_class, l.site, l.t
 
 DUE_LANES = f"""{_LANE}
  WHERE l.next_due_at <= statement_timestamp() AND l.waiting > 0 AND l.site <> ''
- ORDER BY l.next_due_at LIMIT $1::int
+ ORDER BY l.next_due_at, l.id LIMIT $1::int OFFSET $2::int
 """
 
 LANES_OF_SITES = f"""{_LANE}
