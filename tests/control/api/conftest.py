@@ -54,6 +54,13 @@ class Told:
         """Take nothing: tests fill `rows`."""
         return 0
 
+    def touch(self, minutes: Sequence[int]) -> None:
+        """Note nothing."""
+
+    def touched(self) -> Sequence[int]:
+        """No minute is to be computed."""
+        return []
+
     def recompute(self, minutes: Sequence[int]) -> None:
         """Compute nothing."""
 
