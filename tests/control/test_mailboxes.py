@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
+from django.test import Client
+from django.urls import reverse
 
 from control.audit.changes import policy_change
 from control.mailboxes import services
@@ -78,3 +81,20 @@ def test_the_words_of_the_panel_are_those_of_the_policy() -> None:
         (Purpose, model.MailboxPurpose),
     ):
         assert {one.value for one in choices} == {one.value for one in words}
+
+
+def test_the_page_shows_when_a_mailbox_was_read_and_what_failed(
+    house: House, panel: Client
+) -> None:
+    box = create(house)
+    page = reverse("admin:mailboxes_mailbox_changelist")
+    assert panel.get(page).status_code == 200
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO mailbox_poll (mailbox_id, node, ended_at, error)"
+            " VALUES (%s, 'n1', '2026-03-01 12:00+00', 'pop.example.com refused the login')",
+            [box.pk],
+        )
+    shown = panel.get(page).content.decode()
+    assert "pop.example.com refused the login" in shown
+    assert "2026" in shown

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from control.admin_base import PolicyAdmin, VersionedForm, change_of
 from control.audit.choices import Action
 from control.mailboxes import services
-from control.mailboxes.models import Mailbox
+from control.mailboxes.models import Mailbox, Reading
 
 
 class MailboxForm(VersionedForm):
@@ -40,7 +42,17 @@ class MailboxAdmin(PolicyAdmin):
     """Mailboxes that are read for bounces, complaints and replies."""
 
     form = MailboxForm
-    list_display = ("id", "name", "purpose", "protocol", "host", "login", "account", "is_active")
+    list_display = (
+        "id",
+        "name",
+        "purpose",
+        "host",
+        "login",
+        "account",
+        "is_active",
+        "read_at",
+        "what_failed",
+    )
     list_display_links = ("id", "name")
     list_filter = ("purpose", "protocol", "is_active")
     list_select_related = ("account",)
@@ -56,6 +68,29 @@ class MailboxAdmin(PolicyAdmin):
         ("poll_interval_s", "deletes_after_reading"),
         "is_active",
     )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        last = Reading.objects.filter(mailbox_id=OuterRef("pk"))
+        found: QuerySet[Any] = (
+            super()
+            .get_queryset(request)
+            .annotate(
+                last_read_at=Subquery(last.values("ended_at")[:1]),
+                last_error=Subquery(last.values("error")[:1]),
+            )
+        )
+        return found
+
+    @admin.display(description=_("read at"), ordering="last_read_at")
+    def read_at(self, obj: Any) -> datetime | None:
+        """When it was last read."""
+        found: datetime | None = obj.last_read_at
+        return found
+
+    @admin.display(description=_("what failed"), ordering="last_error")
+    def what_failed(self, obj: Any) -> str:
+        """Why the last reading came to nothing, in the server's words."""
+        return str(obj.last_error or "")
 
     def create_row(self, request: HttpRequest, obj: Any, form: Any) -> None:
         obj.secret_ref = services.new_secret_ref()

@@ -62,3 +62,24 @@ class Mailbox(PolicyModel):
         """POP3 knows one folder."""
         if self.protocol == Protocol.POP3 and self.folder.upper() != "INBOX":
             raise ValidationError({"folder": _("POP3 reads the inbox only.")})
+
+
+class Reading(models.Model):
+    """The last reading of a mailbox, as the pollers note it. Its table is the ledger's."""
+
+    access = AccessRule()
+
+    mailbox_id = models.IntegerField(_("mailbox ID"), primary_key=True)
+    node = models.TextField(_("node"))
+    ended_at = models.DateTimeField(_("read at"), null=True)
+    read_count = models.IntegerField(_("messages"))
+    error = models.TextField(_("error"))
+
+    class Meta:
+        managed = False
+        db_table = "mailbox_poll"
+        verbose_name = _("reading of a mailbox")
+        verbose_name_plural = _("readings of mailboxes")
+
+    def __str__(self) -> str:
+        return f"{self.mailbox_id}"

@@ -4,7 +4,7 @@ CREATE TABLE mailbox_poll (
     mailbox_id  integer PRIMARY KEY,
     node        text NOT NULL DEFAULT '',
     begun_at    timestamptz NOT NULL DEFAULT '-infinity',
-    ended_at    timestamptz NOT NULL DEFAULT '-infinity',
+    ended_at    timestamptz,
     next_at     timestamptz NOT NULL DEFAULT '-infinity',
     read_count  integer NOT NULL DEFAULT 0,      -- by the last reading
     error       text NOT NULL DEFAULT ''         -- of the last reading
