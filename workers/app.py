@@ -6,6 +6,7 @@ reads follows from kind and node. There is no logic here.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from types import FrameType
@@ -13,10 +14,12 @@ from typing import Any
 
 from celery import Celery, signals
 
+from mailcore.errors import PostfleetError
 from mailio import settings as process_settings
 from mailio.broker import beat_schedule, celery_config
 from workers import runtime
 
+log = logging.getLogger(__name__)
 app = Celery("postfleet", include=["workers.tasks"])
 if os.environ.get("BROKER_URL"):
     _settings = process_settings.load()
@@ -31,7 +34,21 @@ def _log_as_we_do(**_: Any) -> None:
 
 @signals.worker_init.connect
 def _start(**_: Any) -> None:
-    runtime.start(os.environ.get("WORKER_KIND", "delivery"), app)
+    """Start, or end the process: Celery logs what a signal's receiver raises and goes on, and the
+    worker would take bells, and do nothing for them, until somebody restarts it."""
+    try:
+        runtime.start(os.environ.get("WORKER_KIND", "delivery"), app)
+    except Exception as exc:
+        # The plane's edge; the supervisor tries again.
+        reason = f"{type(exc).__name__}: {exc}"
+        log.critical("not started", exc_info=_fault(exc), extra={"reason": reason})
+        logging.shutdown()
+        os._exit(1)
+
+
+def _fault(exc: Exception) -> Exception | None:
+    """Return it if it is worth a stack trace; what our own errors say is enough."""
+    return None if isinstance(exc, PostfleetError) else exc
 
 
 @signals.worker_shutdown.connect

@@ -1,0 +1,36 @@
+"""The Celery application at its edge: a process that cannot start ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+NOWHERE = {
+    "NODE": "n1",
+    "MODE": "lab",
+    "BROKER_URL": "redis://127.0.0.1:1/0",
+    "DATABASE_URL": "postgresql://127.0.0.1:1/none",
+    "REDIS_URL": "redis://127.0.0.1:1/0",
+    "CLICKHOUSE_URL": "chdb+unix:///none",
+    "SPOOL_URL": "file:///none",
+    "SECRET_KEYS": "1:" + "A" * 43 + "=",
+}
+WORKER = ("-m", "celery", "-A", "workers.app", "worker", "-P", "threads", "-c", "1")
+
+
+@pytest.mark.parametrize("kind", ["delivery", "event", "upkeep"])
+def test_a_worker_whose_stores_are_away_at_its_start_ends_and_says_why(kind: str) -> None:
+    paths = os.pathsep.join((".", "platform"))
+    ended = subprocess.run(
+        [sys.executable, *WORKER],
+        env={**os.environ, **NOWHERE, "WORKER_KIND": kind, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "not started" in ended.stderr + ended.stdout
