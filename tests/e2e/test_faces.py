@@ -42,7 +42,7 @@ def test_a_wrong_password_is_refused(running: Running) -> None:
     stranger = Panel(running.fleet.addresses.panel)
     page = stranger.send("login/", "login-form", username="operator", password="a-wrong-password")
     assert "/login/" in page.url
-    assert "correct" in page.text
+    assert "No administrator has this login and password" in page.text
 
 
 def test_flower_asks_for_the_password_and_lists_every_worker(running: Running) -> None:
