@@ -23,7 +23,7 @@ def samples(folder: str) -> list[Path]:
 
 def read(octets: bytes, *, purpose: MailboxPurpose = MailboxPurpose.ALL) -> Inbound:
     """Read a message as a node with the standard header does."""
-    return read_inbound(octets, ring=RING, header=HEADER, purpose=purpose)
+    return read_inbound(octets, ring=RING, headers=[HEADER], purpose=purpose)
 
 
 def expected(path: Path) -> dict[str, Any]:

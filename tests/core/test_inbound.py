@@ -177,12 +177,12 @@ def test_who_was_given_the_message_knows_more_than_who_accepted_it(events: list[
 def test_a_key_that_is_gone_makes_a_token_worthless() -> None:
 
     octets = sample("01-postfix-unknown")
-    told = read_inbound(octets, ring={2: bytes(32)}, header="X-Postfleet-Token")
+    told = read_inbound(octets, ring={2: bytes(32)}, headers=["X-Postfleet-Token"])
     assert (told.token, told.correlation) == (None, Correlation.REFUSED)
 
 
 def test_a_nodes_own_name_of_the_header_is_looked_for() -> None:
 
     octets = sample("02-redacted").replace(b"X-Postfleet-Token", b"X-Own")
-    assert read_inbound(octets, ring=RING, header="X-Postfleet-Token").token is None
-    assert read_inbound(octets, ring=RING, header="x-own").token is not None
+    assert read_inbound(octets, ring=RING, headers=["X-Postfleet-Token"]).token is None
+    assert read_inbound(octets, ring=RING, headers=["X-Postfleet-Token", "x-own"]).token is not None

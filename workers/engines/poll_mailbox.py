@@ -80,7 +80,7 @@ class _Turn:
     mailbox: Mailbox
     policy: PolicySnapshot
     patterns: CompiledPatterns
-    header: str
+    headers: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -135,7 +135,7 @@ class Poller:
     def read(self, mailbox: Mailbox, password: bytes | MailboxError, policy: PolicySnapshot) -> int:
         """Read one mailbox if it is due; return how many messages were counted. Blocks."""
         ports = self._ports
-        turn = _Turn(mailbox, policy, self._patterns(policy), _header(policy, ports.node))
+        turn = _Turn(mailbox, policy, self._patterns(policy), _headers(policy))
         read, next_in_s, error = 0, mailbox.poll_interval_s, ""
         try:
             if self._stopping.is_set() or not ports.inbound.begin(mailbox.id, node=ports.node):
@@ -264,7 +264,7 @@ class Poller:
         return read_inbound(
             octets,
             ring=self._ports.token_ring,
-            header=turn.header,
+            headers=turn.headers,
             purpose=turn.mailbox.purpose,
             limits=MimeLimits(size_bytes=self._ports.pace.message_bytes),
         )
@@ -297,9 +297,9 @@ class Poller:
         return made[1]
 
 
-def _header(policy: PolicySnapshot, node: str) -> str:
-    found = policy.nodes.get(node)
-    return found.fbl_header if found is not None else DEFAULT_HEADER
+def _headers(policy: PolicySnapshot) -> frozenset[str]:
+    """What every node calls it: a report may be about mail of another than this one."""
+    return frozenset({DEFAULT_HEADER, *(node.fbl_header for node in policy.nodes.values())})
 
 
 def _complain(mailbox: Mailbox, reason: str) -> None:

@@ -1,7 +1,7 @@
 """Say what a message in a mailbox of ours is, and which message of ours it is about.
 
 Gives    InboundKind, Correlation, Inbound; read_inbound
-Takes    bytes of a message, the key ring of message tokens, the name of the token's header field,
+Takes    bytes of a message, the key ring of message tokens, the names of the token's header field,
          what the mailbox is read for
 Raises   nothing, whatever the bytes are
 Follows  RFC 3464 (DSN), RFC 5965 (ARF), RFC 3834 (automatic answers); design.md section 8
@@ -13,7 +13,7 @@ Message-ID of a report can be written by anybody.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -110,7 +110,7 @@ def read_inbound(
     octets: bytes,
     *,
     ring: Mapping[int, bytes],
-    header: str,
+    headers: Collection[str],
     purpose: MailboxPurpose = MailboxPurpose.ALL,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Inbound:
@@ -125,7 +125,7 @@ def read_inbound(
         kind, why = _kind_of_dsn(dsn), "report" if dsn.is_standard else "prose"
     else:
         kind, why = _kind_of_mail(message, subject)
-    correlation, token = _correlate(message, octets[: limits.size_bytes], ring, header)
+    correlation, token = _correlate(message, octets[: limits.size_bytes], ring, headers)
     if (
         purpose is MailboxPurpose.COMPLAINTS
         and kind in (InboundKind.OTHER, InboundKind.REPLY)
@@ -174,11 +174,11 @@ def _kind_of_mail(message: Part, subject: str) -> tuple[InboundKind, str]:
 
 
 def _correlate(
-    message: Part, octets: bytes, ring: Mapping[int, bytes], header: str
+    message: Part, octets: bytes, ring: Mapping[int, bytes], headers: Collection[str]
 ) -> tuple[Correlation, MessageToken | None]:
     """Return the first token that verifies, and where it stood."""
     seen: set[str] = set()
-    for correlation, text in _candidates(message, octets, header.lower()):
+    for correlation, text in _candidates(message, octets, [name.lower() for name in headers]):
         if text in seen:
             continue
         seen.add(text)
@@ -191,26 +191,30 @@ def _correlate(
     return (Correlation.REFUSED if seen else Correlation.NONE), None
 
 
-def _candidates(message: Part, octets: bytes, header: str) -> Iterator[tuple[Correlation, str]]:
+def _candidates(
+    message: Part, octets: bytes, headers: Collection[str]
+) -> Iterator[tuple[Correlation, str]]:
     """Yield what may be a token: of the return path it came to, of what it returns, of its text."""
     for value in message.get_all(*_RECIPIENT_FIELDS):
         for found in _RETURN_PATH.findall(value):
             yield Correlation.RETURN_PATH, found.lower()
     for part in message.walk():
-        for value in part.get_all(header):
+        for value in part.get_all(*headers):
             for found in _BARE.findall(value):
                 yield Correlation.RETURNED, found.lower()
         if not part.parts:
-            yield from _within(part.body, header)
-    yield from _within(octets, header)
+            yield from _within(part.body, headers)
+    yield from _within(octets, headers)
 
 
-def _within(octets: bytes, header: str) -> Iterator[tuple[Correlation, str]]:
+def _within(octets: bytes, headers: Collection[str]) -> Iterator[tuple[Correlation, str]]:
     """Yield tokens in a text: a returned header's own field, and return paths wherever."""
     text = octets.decode("latin-1")
-    at = text.lower().find(f"{header}:")
-    if at >= 0:
-        for found in _BARE.findall(text[at + len(header) + 1 : at + len(header) + 120]):
-            yield Correlation.RETURNED, found.lower()
+    lower = text.lower()
+    for header in headers:
+        at = lower.find(f"{header}:")
+        if at >= 0:
+            for found in _BARE.findall(text[at + len(header) + 1 : at + len(header) + 120]):
+                yield Correlation.RETURNED, found.lower()
     for match in _RETURN_PATH.finditer(text):
         yield Correlation.RETURNED, match[1].lower()
