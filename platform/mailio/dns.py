@@ -146,7 +146,7 @@ class DnsResolver:
             left = kept[0] - loop.time()
             if left > 0:
                 self._cache.move_to_end(key)
-                return replace(kept[1], ttl_s=left)
+                return replace(kept[1], ttl_s=min(left, kept[1].ttl_s))
             del self._cache[key]
         task = self._in_flight.get(key)
         if task is None:
