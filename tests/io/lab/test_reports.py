@@ -265,7 +265,7 @@ async def test_the_product_reads_of_every_report_which_message_it_is_about(
             assert len(mails) == len(reports) > 0
             for mail, report in zip(mails, reports, strict=True):
                 octets = lab.drops[drop].read(mail.uid)
-                read = read_inbound(octets, ring=ring, header="X-Postfleet-Token")
+                read = read_inbound(octets, ring=ring, headers=("X-Postfleet-Token",))
                 assert (read.kind, read.token) == (known, names[int(report.lab_id[1:])])
                 told = read.bounced(report.recipient)
                 status = None if told is None else str(told.reply().enhanced)
