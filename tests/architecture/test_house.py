@@ -79,9 +79,7 @@ def test_ruff_bans_what_the_folder_bans(folder: str, source: str, is_banned: boo
     assert ("TID251" in done.stdout) is is_banned
 
 
-def test_types_and_tests_know_django_once_it_is_there() -> None:
-    if not (rules.TOP / "platform/control/settings_test.py").is_file():
-        pytest.skip("there is no platform/control/settings_test.py yet")
+def test_types_and_tests_know_django() -> None:
     config = configparser.ConfigParser()
     config.read(rules.TOP / "setup.cfg", encoding="utf-8")
     assert config["tool:pytest"]["DJANGO_SETTINGS_MODULE"] == "control.settings_test"
