@@ -10,11 +10,9 @@ import pytest
 
 from mailcore.disposition import (
     Disposition,
-    give_back,
     plan,
     plan_expired,
     plan_purged,
-    plan_reclaimed,
     plan_stopped,
     plan_unknown_due,
     plan_unroutable,
@@ -165,26 +163,6 @@ def test_rows_of_a_domain_that_takes_no_mail_bounce(
     found = plan_unroutable([ROW], reply=reply, rules=RULES, node="n1", now=NOW)
     event = only_event(found, EventKind.BOUNCED)
     assert (event.bounce_type, event.stage, event.rule) == (bounce_type, "dns", "local")
-
-
-def test_of_a_dead_process_exactly_the_rows_with_a_dot_are_unknown() -> None:
-    rows = [replace(ROW, id=number, pinned_source_id=number) for number in (1, 2, 3)]
-    found = plan_reclaimed(rows, dotted={(2, 4), (3, 3)}, rules=RULES, node="n1", now=NOW)
-    states = {each.row_id: (each.state, each.reason, each.counts_attempt) for each in found.defer}
-    due = (RowState.WAITING, WaitReason.RECLAIMED, False)
-    assert states == {
-        1: due,
-        2: (RowState.UNKNOWN, WaitReason.UNKNOWN_OUTCOME, True),
-        3: due,
-    }
-    assert [event.kind for event in found.events] == ["unknown"]
-
-
-def test_what_is_given_back_counts_no_attempt_and_keeps_its_pin() -> None:
-    [defer] = give_back(
-        [replace(ROW, pinned_source_id=31)], reason=WaitReason.RETURNED, delay_s=2.0
-    )
-    assert (defer.counts_attempt, defer.pinned_source_id, defer.delay_s) == (False, 31, 2.0)
 
 
 # ── the batch ─────────────────────────────────────────────────────────────────────────────────

@@ -10,12 +10,8 @@ from mailcore.outcome import MailClass
 from mailcore.policy.model import Strategy
 from mailcore.shaping.strategy import (
     Rate,
-    average_speed,
     class_limit,
-    connection_limit,
-    messages_left,
     rate_of,
-    share_schedule,
     slowest,
     spacing_s,
     streams,
@@ -36,7 +32,6 @@ def strategy(
 def test_the_rate_is_connections_times_messages_times_attempts() -> None:
     made = strategy(3, 20, 2, 30.0)
     assert rate_of(made) == Rate(120, 30.0)
-    assert connection_limit(made) == 3
 
 
 @pytest.mark.parametrize(
@@ -45,29 +40,8 @@ def test_the_rate_is_connections_times_messages_times_attempts() -> None:
 )
 def test_a_part_that_is_none_makes_the_rate_unlimited(made: Strategy) -> None:
     assert rate_of(made).is_unlimited
-    assert average_speed(made) is None
     assert spacing_s(rate_of(made)) == 0.0
-    assert share_schedule(rate_of(made), want=7).interval_s == 0.0
     assert streams(rate_of(made), MailClass.MAIN) == ()
-
-
-def test_the_average_speed_is_that_of_the_form() -> None:
-    speed = average_speed(strategy(2, 30, 1, 60.0))
-    assert speed is not None
-    assert (speed.per_minute, speed.per_hour, speed.per_day) == (60.0, 3600.0, 86400.0)
-
-
-def test_a_connection_carries_its_messages_and_no_more() -> None:
-    assert messages_left(strategy(messages=3), sent=1) == 2
-    assert messages_left(strategy(messages=3), sent=5) == 0
-    assert messages_left(strategy(messages=0), sent=5) is None
-
-
-def test_a_schedule_is_one_per_cent_under_the_rate() -> None:
-    grant = share_schedule(Rate(60, 60.0), want=30)
-    assert (grant.count, grant.first_s) == (30, 0.0)
-    assert grant.interval_s == pytest.approx(60 / 59.4)
-    assert share_schedule(Rate(60, 60.0), want=-1).count == 0
 
 
 def test_of_strategies_that_meet_on_a_path_the_strictest_holds() -> None:

@@ -1,7 +1,6 @@
-"""What becomes of rows without an attempt: expired, stopped, purged, unroutable, reclaimed.
+"""What becomes of rows without an attempt: expired, stopped, purged, unroutable.
 
-Gives    plan_expired, plan_stopped, plan_purged, plan_unroutable, plan_unknown_due,
-         plan_reclaimed, give_back
+Gives    plan_expired, plan_stopped, plan_purged, plan_unroutable, plan_unknown_due
 Takes    rows
 Raises   nothing
 Follows  design.md section 3 steps 4, 5, 7 and 10
@@ -9,13 +8,13 @@ Follows  design.md section 3 steps 4, 5, 7 and 10
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 
 from mailcore.classify.replies import class_by_code
-from mailcore.disposition.attempt import GONE, LIFETIME_RULE, LOCAL_RULE, leave_unknown
+from mailcore.disposition.attempt import GONE, LIFETIME_RULE, LOCAL_RULE
 from mailcore.disposition.desk import NO_WORDS, Desk, Rulebook, Words
-from mailcore.disposition.settlement import Defer, Disposition
+from mailcore.disposition.settlement import Disposition
 from mailcore.envelope import QueuedRow
 from mailcore.events import EventKind
 from mailcore.outcome import BounceClass, BounceType, Outcome, RowState, Scope, Verdict, WaitReason
@@ -85,43 +84,6 @@ def plan_unknown_due(
         else:
             desk.give_back(row, 0.0, WaitReason.RETRY, RowState.WAITING)
     return desk.disposition()
-
-
-def plan_reclaimed(
-    rows: Iterable[QueuedRow],
-    *,
-    dotted: Collection[tuple[int, int]],
-    rules: Rulebook,
-    node: str,
-    now: datetime,
-) -> Disposition:
-    """Decide over rows of a dead process: those with a `dot` record of their claim are unknown,
-    all others are due now."""
-    desk = Desk(rules, node, now)
-    reply = SmtpReply.local(451, "4.4.2", "the process ended after the final dot was due")
-    for row in rows:
-        if (row.id, row.claim_no) in dotted:
-            leave_unknown(desk, row, _unattempted(row, reply, "dot"))
-        else:
-            desk.give_back(row, 0.0, WaitReason.RECLAIMED, RowState.WAITING)
-    return desk.disposition()
-
-
-def give_back(
-    rows: Iterable[QueuedRow], *, reason: WaitReason, delay_s: float = 0.0
-) -> tuple[Defer, ...]:
-    """Return rows unattempted: no attempt is counted and there is nothing to tell."""
-    return tuple(
-        Defer(
-            row.id,
-            row.claim_no,
-            delay_s,
-            reason,
-            pinned_source_id=row.pinned_source_id,
-            counts_attempt=False,
-        )
-        for row in rows
-    )
 
 
 def _end_all(

@@ -1,7 +1,7 @@
 """What the policy says in one case: default < ISP < sender < source.
 
-Gives    default_strategy, strategy_for, rate_for, return_path_domain, sending_domain_for,
-         may_use_domain, may_use_sender, sources_on_node
+Gives    default_strategy, strategy_for, tls_mode_for, presented_domain, return_path_domain,
+         sending_domain_for, may_use_domain, may_use_sender
 Takes    a snapshot and the keys of the case
 Raises   nothing; a key that is in no row is as if nothing had been said about it
 Follows  design.md sections 3 and 6. Retry and default rules are chosen in shaping/retry.py
@@ -56,14 +56,6 @@ def strategy_for(
     return policy.strategies.get(chosen) or default_strategy(policy)
 
 
-def rate_for(
-    policy: PolicySnapshot, *, sender_id: int, isp_id: int, source_id: int
-) -> tuple[int, float]:
-    """Return (messages, seconds) of a path; 0 messages is unlimited."""
-    strategy = strategy_for(policy, sender_id=sender_id, isp_id=isp_id, source_id=source_id)
-    return strategy.messages_per_interval, strategy.interval_s
-
-
 def tls_mode_for(policy: PolicySnapshot, *, sender_id: int, strategy: Strategy) -> TlsMode:
     """Return how a sender's mail travels: the stricter of its own word and the strategy's."""
     sender = policy.senders.get(sender_id)
@@ -116,13 +108,3 @@ def may_use_sender(policy: PolicySnapshot, *, account_id: int, sender_id: int) -
     """Whether the account may send through this sender."""
     sender = policy.senders.get(sender_id)
     return sender is not None and account_id in sender.account_ids
-
-
-def sources_on_node(policy: PolicySnapshot, *, sender_id: int, node: str) -> tuple[Source, ...]:
-    """Return the active sources of a sender that live on a node, by id."""
-    sender = policy.senders.get(sender_id)
-    pool = policy.pools.get(sender.pool_id) if sender is not None else None
-    members = pool.members if pool is not None else ()
-    sources = (policy.sources.get(member.source_id) for member in members if member.weight > 0)
-    here = (one for one in sources if one is not None and one.is_active and one.node == node)
-    return tuple(sorted(here, key=lambda source: source.id))

@@ -1,7 +1,6 @@
 """What a strategy allows a path: rate, connections, messages per connection, spacing.
 
-Gives    Rate, Grant, Speed, rate_of, connection_limit, slowest, messages_left, average_speed,
-         spacing_s, share_schedule, class_limit, Stream, streams
+Gives    Rate, Grant, rate_of, slowest, spacing_s, class_limit, Stream, streams
 Takes    a compiled Strategy, or a rate and the class of the mail
 Raises   nothing
 Follows  reference/mta-model.md §6 (messages per interval = connections × messages × attempts);
@@ -53,15 +52,6 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """The average speed of one source, as the panel shows it."""
-
-    per_minute: float
-    per_hour: float
-    per_day: float
-
-
-@dataclass(frozen=True, slots=True)
 class Stream:
     """One evenly spaced sequence of sends on a path. The streams of a path never add up to more
     than its rate."""
@@ -87,37 +77,11 @@ def slowest(strategies: Iterable[Strategy]) -> Strategy:
     return min(strategies, key=speed)
 
 
-def connection_limit(strategy: Strategy) -> int:
-    """Return how many connections a path may have at once; 0 is unlimited."""
-    return strategy.connections
-
-
-def messages_left(strategy: Strategy, *, sent: int) -> int | None:
-    """Return how many messages a connection may still carry, or None for any number."""
-    if strategy.messages_per_connection <= 0:
-        return None
-    return max(0, strategy.messages_per_connection - sent)
-
-
-def average_speed(strategy: Strategy) -> Speed | None:
-    """Return the speed of one source, or None when it is unlimited."""
-    rate = rate_of(strategy)
-    if rate.is_unlimited:
-        return None
-    per_second = rate.count / rate.interval_s
-    return Speed(per_second * 60, per_second * 3600, per_second * 86400)
-
-
 def spacing_s(rate: Rate) -> float:
     """Return the time between two messages, 1 % longer than the rate asks; 0 when unlimited."""
     if rate.is_unlimited:
         return 0.0
     return rate.interval_s / (rate.count * UNDER_RATE)
-
-
-def share_schedule(rate: Rate, *, want: int) -> Grant:
-    """Return the schedule of a path that one process has to itself."""
-    return Grant(max(0, want), 0.0, spacing_s(rate))
 
 
 def class_limit(limit: int, mail_class: MailClass) -> int:

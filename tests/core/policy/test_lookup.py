@@ -48,13 +48,9 @@ def test_each_level_beats_the_ones_before_it() -> None:
 
 def test_what_is_in_no_row_falls_back_to_the_reference_s_60_in_60() -> None:
     empty = model.PolicySnapshot(revision=1)
-    assert lookup.rate_for(empty, sender_id=9, isp_id=9, source_id=9) == (60, 60.0)
+    found = lookup.strategy_for(empty, sender_id=9, isp_id=9, source_id=9)
+    assert (found.messages_per_interval, found.interval_s) == (60, 60.0)
     assert chosen(POLICY, sender_id=9) == "default"
-
-
-def test_the_rate_is_what_the_strategy_makes_of_an_interval() -> None:
-    fast = replace(POLICY, senders={1: replace(SENDER, strategy_id=3)})
-    assert lookup.rate_for(fast, sender_id=1, isp_id=5, source_id=1) == (3, 60.0)
 
 
 @pytest.mark.parametrize(
@@ -94,16 +90,6 @@ def test_an_account_uses_the_senders_assigned_to_it() -> None:
     assert lookup.may_use_sender(POLICY, account_id=1, sender_id=1)
     assert not lookup.may_use_sender(POLICY, account_id=2, sender_id=1)
     assert not lookup.may_use_sender(POLICY, account_id=1, sender_id=2)
-
-
-def test_the_sources_of_a_sender_on_a_node_are_the_active_ones_with_a_weight() -> None:
-    members = (model.PoolMember(1, 1), model.PoolMember(2, 0), model.PoolMember(3, 1))
-    policy = replace(POLICY, pools={1: model.Pool(1, "p", members)})
-    assert [s.id for s in lookup.sources_on_node(policy, sender_id=1, node="n1")] == [1]
-    assert [s.id for s in lookup.sources_on_node(policy, sender_id=1, node="n2")] == [3]
-    off = replace(policy, sources={1: replace(policy.sources[1], is_active=False)})
-    assert lookup.sources_on_node(off, sender_id=1, node="n1") == ()
-    assert lookup.sources_on_node(policy, sender_id=9, node="n1") == ()
 
 
 def test_the_stricter_of_sender_and_strategy_says_how_mail_travels() -> None:
