@@ -1,7 +1,7 @@
 """The Celery application: queues from the topology, life of the process from its signals.
 
-One process is one kind (`WORKER_KIND`): priority, delivery, event or upkeep. Which queues it
-reads follows from kind and node. There is no logic here.
+One process is one kind (`WORKER_KIND`): priority, delivery, event, upkeep or control. Which queues
+it reads follows from kind and node. There is no logic here.
 """
 
 from __future__ import annotations

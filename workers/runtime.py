@@ -2,7 +2,7 @@
 
 Gives    start, stop (called by Celery's signals); delivery, routing, consumers, upkeep (what a
          task may ask of its process); set_up_logging
-Takes    the kind of the process: priority, delivery, event, upkeep
+Takes    the kind of the process: priority, delivery, event, upkeep, control
 Raises   at start: SettingsError, StoreUnavailable, NoPolicy; a process that cannot work must not
          pretend to. Later: RuntimeError when a task reaches a process of another kind
 
@@ -47,6 +47,7 @@ from mailio.spool.segments import SegmentSpool
 from mailio.stats import open_statistics
 from mailio.stoplist import PgStopList
 from mailio.vault import PgVault, token_ring
+from workers import writeback
 from workers.engines.apply_events import ApplyPorts, apply
 from workers.engines.context import DeliverPorts, Limits
 from workers.engines.drain import Dispatcher
@@ -127,15 +128,14 @@ def _end_if_broken(future: concurrent.futures.Future[Any]) -> None:
 
 
 class Process:
-    """What every kind of process has: settings, policy, and what must be closed at the end."""
+    """What every kind of process has: settings, and what must be closed at the end."""
 
     def __init__(self, kind: str, settings: Settings, celery: Celery) -> None:
         self.kind = kind
         self.settings = settings
         self.name = f"{settings.node}-{kind}-{os.getpid()}-{int(time.time())}"
-        self.policy = PolicyCache.start(settings, process=self.name)
         self.celery = celery
-        self._closers: list[Callable[[], object]] = [self.policy.stop]
+        self._closers: list[Callable[[], object]] = []
 
     def closing(self, close: Callable[[], object]) -> None:
         """Call this at the end, the last first."""
@@ -151,7 +151,28 @@ class Process:
                 log.exception("not closed cleanly")
 
 
-class EventProcess(Process):
+class PolicyProcess(Process):
+    """A process that obeys the policy in force."""
+
+    def __init__(self, kind: str, settings: Settings, celery: Celery) -> None:
+        super().__init__(kind, settings, celery)
+        self.policy = PolicyCache.start(settings, process=self.name)
+        self.closing(self.policy.stop)
+
+
+class ControlProcess(Process):
+    """Works for the control plane: jobs that people start, and alerts.
+
+    The one kind that may use the ORM, and the only one of prefork children: each opens what it
+    needs, so that nothing is shared across the fork.
+    """
+
+    def __init__(self, kind: str, settings: Settings, celery: Celery) -> None:
+        super().__init__(kind, settings, celery)
+        writeback.set_up()
+
+
+class EventProcess(PolicyProcess):
     """Applies the outbox. Plain threads, no engine."""
 
     def __init__(self, kind: str, settings: Settings, celery: Celery) -> None:
@@ -169,7 +190,7 @@ class EventProcess(Process):
         return apply(consumer, self._ports)
 
 
-class EngineProcess(Process):
+class EngineProcess(PolicyProcess):
     """A process with an engine thread, a lease and a journal: delivery, routing, upkeep."""
 
     def __init__(self, kind: str, settings: Settings, celery: Celery) -> None:
@@ -326,6 +347,7 @@ KINDS: dict[str, type[Process]] = {
     "delivery": DeliveryProcess,
     "event": EventProcess,
     "upkeep": UpkeepProcess,
+    "control": ControlProcess,
 }
 _current: Process | None = None
 

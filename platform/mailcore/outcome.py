@@ -108,6 +108,7 @@ class WaitReason(Enum):
     NO_SOURCE = "no_source"
     NO_CONTENT = "no_content"
     UNKNOWN_OUTCOME = "unknown_outcome"
+    HELD = "held"
 
 
 @dataclass(frozen=True, slots=True)

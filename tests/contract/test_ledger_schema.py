@@ -29,6 +29,8 @@ TABLES = {
     "mailbox_poll",
     "mailbox_seen",
     "mailbox_tally",
+    "queue_hold",
+    "queue_undo",
     "stop_entry",
 }
 

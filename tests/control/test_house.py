@@ -119,12 +119,12 @@ def test_a_job_is_claimed_once_and_stops_when_asked() -> None:
     running = jobs.claim(job.pk)
     assert running is not None
     assert jobs.claim(job.pk) is None
-    assert jobs.report_progress(running, done=5, total=10)
+    assert jobs.report_progress(running, done=5, total=10, cursor={"at": 5})
     assert jobs.request_stop(running, actor=SYSTEM)
-    assert not jobs.report_progress(running, done=6)
-    jobs.finish(running)
+    assert not jobs.report_progress(running, done=6, total=10, cursor={"at": 6})
+    jobs.finish(running, is_stopped=True)
     running.refresh_from_db()
-    assert (running.state, running.done_count) == (JobState.STOPPED, 5)
+    assert (running.state, running.done_count) == (JobState.STOPPED, 6)
     assert not jobs.request_stop(running, actor=SYSTEM)
 
 

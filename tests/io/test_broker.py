@@ -136,13 +136,14 @@ def test_each_kind_of_process_reads_its_own_queues() -> None:
     assert queues_of("delivery", NODE) == ("main.n1", "retry.n1", "main")
     assert queues_of("event", NODE) == ("event",)
     assert queues_of("upkeep", NODE) == ("upkeep.n1", "upkeep")
-    assert len(queues_of("", NODE)) == 7
+    assert queues_of("control", NODE) == ("control",)
+    assert len(queues_of("", NODE)) == 8
     with pytest.raises(LookupError, match="gardening"):
         queues_of("gardening", NODE)
 
 
 def test_every_queue_a_bell_may_ring_on_is_read_by_exactly_one_kind() -> None:
-    kinds = ("priority", "delivery", "event", "upkeep")
+    kinds = ("priority", "delivery", "event", "upkeep", "control")
     for name in queues_of("", NODE):
         assert [kind for kind in kinds if name in queues_of(kind, NODE)] != []
     read = [name for kind in kinds for name in queues_of(kind, NODE)]

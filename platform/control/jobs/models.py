@@ -38,6 +38,8 @@ class Job(models.Model):
         _("state"), max_length=8, choices=JobState, default=JobState.WAITING, db_index=True
     )
     arguments = models.JSONField(_("arguments"), default=dict)
+    # Where the next turn goes on; the handler's own.
+    cursor = models.JSONField(_("cursor"), default=dict, editable=False)
     done_count = models.BigIntegerField(_("done"), default=0)
     total_count = models.BigIntegerField(_("of"), null=True)
     result = models.JSONField(_("result"), null=True)
@@ -52,6 +54,7 @@ class Job(models.Model):
     )
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     started_at = models.DateTimeField(_("started at"), null=True)
+    # Empty between two turns of a running job: any process may take the next.
     heartbeat_at = models.DateTimeField(_("last sign of life"), null=True)
     finished_at = models.DateTimeField(_("finished at"), null=True)
 

@@ -1,13 +1,15 @@
 """Jobs: start, claim, tell progress, stop, end. Races are settled by conditional updates.
 
-Gives    start, claim, report_progress, finish, fail, request_stop
+Gives    start, due, claim, report_progress, finish, fail, request_stop
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import F, Q, Value
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from control.access import Actor
@@ -15,6 +17,8 @@ from control.accounts.models import Account
 from control.audit.changes import policy_change
 from control.jobs.choices import JobState
 from control.jobs.models import Job
+
+STALE_S = 60.0
 
 
 def start(
@@ -34,31 +38,50 @@ def start(
 
 
 def claim(job_id: int) -> Job | None:
-    """Return the job if it was waiting and now runs here, None if another process was first."""
+    """Return the job if its next turn is ours, None if another process was first.
+
+    That is a job that waits, one between two turns, and one whose process gave no sign of life
+    for STALE_S.
+    """
     now = timezone.now()
-    taken = Job.objects.filter(pk=job_id, state=JobState.WAITING, stop_requested=False).update(
-        state=JobState.RUNNING, started_at=now, heartbeat_at=now
+    stale = Q(heartbeat_at=None) | Q(heartbeat_at__lt=now - timedelta(seconds=STALE_S))
+    open_states = Q(state=JobState.WAITING) | (Q(state=JobState.RUNNING) & stale)
+    taken = Job.objects.filter(open_states, pk=job_id).update(
+        state=JobState.RUNNING, heartbeat_at=now, started_at=Coalesce(F("started_at"), Value(now))
     )
     return Job.objects.get(pk=job_id) if taken else None
 
 
-def report_progress(job: Job, *, done: int, total: int | None = None) -> bool:
-    """Store progress; return False if the work shall stop."""
-    changes: dict[str, Any] = {"done_count": done, "heartbeat_at": timezone.now()}
-    if total is not None:
-        changes["total_count"] = total
-    goes_on = Job.objects.filter(pk=job.pk, state=JobState.RUNNING, stop_requested=False)
-    return bool(goes_on.update(**changes))
+def due() -> list[int]:
+    """Return the jobs with a turn due, those first that had none for longest."""
+    stale = timezone.now() - timedelta(seconds=STALE_S)
+    between = Q(heartbeat_at=None) | Q(heartbeat_at__lt=stale)
+    found = Job.objects.filter(Q(state=JobState.WAITING) | (Q(state=JobState.RUNNING) & between))
+    return list(found.order_by("id").values_list("pk", flat=True))
 
 
-def finish(job: Job, *, result: Any = None) -> None:
-    """End a running job: done, or stopped if that was asked for."""
+def report_progress(
+    job: Job, *, done: int, total: int | None, cursor: dict[str, Any], is_turn_over: bool = False
+) -> bool:
+    """Store progress and where to go on; return False if the work shall stop."""
+    changes: dict[str, Any] = {
+        "done_count": done,
+        "total_count": total,
+        "cursor": cursor,
+        "heartbeat_at": None if is_turn_over else timezone.now(),
+    }
     running = Job.objects.filter(pk=job.pk, state=JobState.RUNNING)
-    now = timezone.now()
-    if not running.filter(stop_requested=False).update(
-        state=JobState.DONE, result=result, finished_at=now
-    ):
-        running.update(state=JobState.STOPPED, result=result, finished_at=now)
+    running.update(**changes)
+    return running.filter(stop_requested=False).exists()
+
+
+def finish(job: Job, *, result: Any = None, is_stopped: bool = False) -> None:
+    """End a running job: done, or stopped because that was asked for."""
+    Job.objects.filter(pk=job.pk, state=JobState.RUNNING).update(
+        state=JobState.STOPPED if is_stopped else JobState.DONE,
+        result=result,
+        finished_at=timezone.now(),
+    )
 
 
 def fail(job: Job, reason: str) -> None:

@@ -48,6 +48,7 @@ from mailcore.ports.queue import Clock as Clock
 from mailcore.ports.queue import DeadIncarnation as DeadIncarnation
 from mailcore.ports.queue import DomainRoute as DomainRoute
 from mailcore.ports.queue import DueLane as DueLane
+from mailcore.ports.queue import HoldSource as HoldSource
 from mailcore.ports.queue import LaneClaim as LaneClaim
 from mailcore.ports.queue import Ledger as Ledger
 from mailcore.ports.queue import PolicySource as PolicySource

@@ -9,9 +9,12 @@ from typing import Protocol
 
 from mailcore.disposition import Settlement
 from mailcore.envelope import QueuedRow
+from mailcore.holds import HeldLanes, HoldSet
 from mailcore.outcome import MailClass, TlsNeed
 from mailcore.policy.model import PolicySnapshot
 from mailcore.reply import SmtpReply
+
+NO_LANES = HeldLanes()
 
 
 class PolicySource(Protocol):
@@ -19,6 +22,14 @@ class PolicySource(Protocol):
 
     def current(self) -> PolicySnapshot:
         """Return it; it never changes while held."""
+        ...
+
+
+class HoldSource(Protocol):
+    """The holds in force, as this process knows them: announced over Redis, read every 2 s."""
+
+    def current(self) -> HoldSet:
+        """Return them; another object if and only if they have changed."""
         ...
 
 
@@ -88,14 +99,22 @@ class Ledger(Protocol):
         """Take or keep a session lock that one process of the fleet may hold at a time."""
         ...
 
-    async def due_lanes(self, *, limit: int, skip: int = 0) -> Sequence[DueLane]:
-        """Return routed lanes with rows due, those due longest first, after the first `skip`."""
+    async def due_lanes(
+        self, *, limit: int, skip: int = 0, held: HeldLanes = NO_LANES
+    ) -> Sequence[DueLane]:
+        """Return routed lanes with rows due and not held, those due longest first, after the
+        first `skip`."""
         ...
 
     async def lanes_of_sites(
-        self, sites: Sequence[str], *, mail_class: MailClass, sender_ids: Sequence[int]
+        self,
+        sites: Sequence[str],
+        *,
+        mail_class: MailClass,
+        sender_ids: Sequence[int],
+        held: HeldLanes = NO_LANES,
     ) -> Sequence[DueLane]:
-        """Return lanes of these sites, class and senders with rows due."""
+        """Return lanes of these sites, class and senders with rows due and not held."""
         ...
 
     async def claim(
@@ -132,6 +151,15 @@ class Ledger(Protocol):
 
     async def return_strays(self, rows: Sequence[QueuedRow], route: DomainRoute) -> int:
         """Let leased rows whose domain belongs to another site now wait in its lanes, due now."""
+        ...
+
+    async def park(self, rows: Sequence[QueuedRow]) -> int:
+        """Let leased rows of held recipient domains wait, unrouted, with the reason `held`, until
+        their hold is over; return how many were still ours and held."""
+        ...
+
+    async def park_domains(self, domains: Sequence[str]) -> int:
+        """The same for the unrouted rows of these domains that wait and are due."""
         ...
 
     async def stopped(self, recipients: Collection[tuple[int, str]]) -> Collection[tuple[int, str]]:
@@ -180,6 +208,15 @@ class Chores(Protocol):
 
     def recount_lanes(self) -> int:
         """Count every lane's rows; mend counts that differ; return how many lanes did."""
+        ...
+
+    def unpark(self) -> int:
+        """Let the parked rows of domains that are held no more wait for routing, due now; return
+        how many."""
+        ...
+
+    def prune_undo(self, kept_s: float) -> int:
+        """Delete undo records older than this; with them goes the claim on their content."""
         ...
 
     def segments_in_use(self, segments: Sequence[int]) -> Collection[int]:

@@ -1,7 +1,7 @@
 """Start the product whole on one machine: stack, lab, panel and API, workers, beat, Flower.
 
 Gives    Fleet: start(), stop(), the addresses to look at; use it as a context manager
-Takes    a House; where output for people goes
+Takes    a House; where output for people goes; which of the lab's worlds receives the mail
 Raises   FleetError, with the log to read, when something does not come up
 Follows  design.md section 7 (processes)
 """
@@ -27,7 +27,7 @@ from control.management.fleet.ports import LOOPBACK, Ports
 from embedded.errors import EmbeddedError
 from embedded.stack import Stack
 from embedded.supervise import Supervisor
-from lab.world import default_world
+from lab.world import WORLDS
 from mailcore.ports import StoreUnavailable
 from mailio.shaper import RedisShaper
 from mailio.stats import open_statistics
@@ -38,6 +38,7 @@ WORKER_THREADS = 8
 WEB_THREADS = 16
 READY_S = 60.0
 FLOWER_USER = "operator"
+LAB_WORLD = "wide"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,12 @@ class Addresses:
 class Fleet:
     """Everything, as children of this process: they end when it does, however it ends."""
 
-    def __init__(self, house: House, *, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, house: House, *, say: Callable[[str], None], world: str = LAB_WORLD
+    ) -> None:
         self._house = house
+        self._world_name = world
+        self.world = WORLDS[world]()
         self._say = say
         self._logs = house.var_dir / "log"
         self._ports = Ports()
@@ -172,12 +177,13 @@ class Fleet:
 
     def _start_lab(self) -> dict[str, str]:
         """Start the fake internet and return what the product needs to find it."""
-        exchangers = [host.address for one in default_world().providers for host in one.mx_hosts]
+        exchangers = [host.address for one in self.world.providers for host in one.mx_hosts]
         ports = {
             name: self._ports.take(start, exchangers if name == "smtp" else [LOOPBACK])
             for name, start in _LAB_PORTS.items()
         }
         argv = [sys.executable, "-m", "lab", "--dir", str(self._house.var_dir / "lab")]
+        argv += ["--world", self._world_name]
         for name, port in ports.items():
             argv += [f"--{name}-port", str(port)]
         health = f"http://127.0.0.1:{ports['control']}/health"
@@ -194,6 +200,8 @@ class Fleet:
             "SMTP_PORT": str(ports["smtp"]),
             "DNS_RESOLVER": f"127.0.0.1:{ports['dns']}",
             "LAB_CONTROL_PORT": str(ports["control"]),
+            "LAB_POP3_PORT": str(ports["pop3"]),
+            "LAB_WORLD": self._world_name,
         }
 
     def _add_processes(self, web_port: int, flower_port: int) -> None:
@@ -209,9 +217,10 @@ class Fleet:
         self._add("web", web, ready=lambda: answers(health))
         node = self.environment.get("NODE", "") or socket.gethostname().split(".")[0].lower()
         for name, kind in self._workers():
+            pool = ("prefork", 2) if kind == "control" else ("threads", WORKER_THREADS)
             argv = [
                 *("-m", "celery", "-A", "workers.app", "worker", "-n", f"{name}@{node}"),
-                *("-P", "threads", "-c", str(WORKER_THREADS), "-E"),
+                *("-P", pool[0], "-c", str(pool[1]), "-E"),
                 *("-l", "INFO", "--without-gossip", "--without-mingle"),
             ]
             self._add(name, argv, {"WORKER_KIND": kind}, stop_timeout_s=40.0)
@@ -230,7 +239,8 @@ class Fleet:
     def _workers() -> list[tuple[str, str]]:
         """One delivery process per core, one of each other kind."""
         delivery = [(f"delivery{n}", "delivery") for n in range(1, (os.cpu_count() or 1) + 1)]
-        return [("priority", "priority"), *delivery, ("event", "event"), ("upkeep", "upkeep")]
+        others = [(kind, kind) for kind in ("event", "upkeep", "control")]
+        return [("priority", "priority"), *delivery, *others]
 
     def _add(
         self,
@@ -252,7 +262,7 @@ class Fleet:
         )
 
 
-_LAB_PORTS = {"smtp": 10025, "dns": 10053, "control": 10080}
+_LAB_PORTS = {"smtp": 10025, "dns": 10053, "control": 10080, "pop3": 10110, "pop3s": 10995}
 
 
 def answers(url: str) -> bool:

@@ -1,0 +1,12 @@
+"""`control.*`: work of the control plane that takes longer than a page. Beat rings for it."""
+
+from mailcore.bells import UpkeepBell
+from workers import writeback
+from workers.app import app
+
+
+@app.task(name="control.jobs", acks_late=True, ignore_result=True)
+def jobs(payload: str) -> None:
+    """Work on the jobs that people started; what is not done in this turn goes on in the next."""
+    UpkeepBell.from_json(payload)
+    writeback.run_jobs()
