@@ -69,11 +69,14 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class ChildStatus:
+    """`up_s` is how long the run that goes on now has lasted, None if there is none."""
+
     name: str
     state: ChildState
     pid: int | None
     restarts: int
     log: Path
+    up_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -109,4 +112,5 @@ class Slot:
     restarts: int = 0
     failures: int = 0
     restart_at: float = 0.0
+    is_kept_down: bool = False
     ended: threading.Event = field(default_factory=threading.Event)

@@ -2,10 +2,12 @@
 
 Takes    processes by name (`add`): argv, environment, a readiness probe, how to stop
 Gives    `start` (all up and ready, or StartError), restarts with back-off and a line saying so,
-         `stop` in reverse order, `pids`, one log file per process
+         `stop` in reverse order, `keep_down` for some, `pids`, `status`, one log file per process
 Raises   StartError from `start`, with the last lines of the log
 Follows  nothing outside; each process runs under `embedded/guard.py`, which ends it when this
          process is gone, `kill -9` included
+
+Whoever ends by itself is started again, with exit code 0 too: nobody here asked it to.
 
 Thread-safe. The watcher is a daemon thread; it never installs signal handlers. A program that
 wants an orderly end at Ctrl-C or SIGTERM uses `embedded.signals`.
@@ -105,6 +107,8 @@ class Supervisor:
         with self._lock:
             self._closing = False
             wanted = [self._slots[name] for name in names] if names else self._slots.values()
+            for slot in wanted:
+                slot.is_kept_down = False
             fresh = [slot for slot in wanted if slot.state in _STARTABLE]
             self._run_watcher()
             begun = [(slot, self._launch(slot)) for slot in fresh]
@@ -127,6 +131,14 @@ class Supervisor:
         if watcher is not None and watcher is not threading.current_thread():
             watcher.join(5)
 
+    def keep_down(self, name: str) -> None:
+        """Stop one process, return when it is gone, and leave it so until `start` names it."""
+        with self._lock:
+            slot = self._slots[name]
+            slot.is_kept_down = True
+            self._hang_up(slot)
+        self._await_end(slot)
+
     def pids(self) -> dict[str, int]:
         """Name to pid of every process that runs now."""
         with self._lock:
@@ -135,12 +147,7 @@ class Supervisor:
 
     def status(self) -> dict[str, ChildStatus]:
         with self._lock:
-            return {
-                name: ChildStatus(
-                    name, slot.state, slot.run.pid if slot.run else None, slot.restarts, slot.log
-                )
-                for name, slot in self._slots.items()
-            }
+            return {name: _status(slot) for name, slot in self._slots.items()}
 
     def _launch(self, slot: Slot) -> Run:
         """Start the guard of one process. The lock is held."""
@@ -275,7 +282,8 @@ class Supervisor:
         was_up = slot.state is ChildState.RUNNING
         slot.run = None
         slot.ended.set()
-        if self._closing or not (was_up or slot.restarts):
+        is_wanted = not (self._closing or slot.is_kept_down)
+        if not is_wanted or not (was_up or slot.restarts):
             slot.state = ChildState.STOPPED
         else:
             self._plan_restart(slot, run)
@@ -339,6 +347,13 @@ class Supervisor:
 
 
 _STARTABLE = (ChildState.IDLE, ChildState.STOPPED)
+
+
+def _status(slot: Slot) -> ChildStatus:
+    run = slot.run
+    up_s = None if run is None else time.monotonic() - run.began_at
+    pid = run.pid if run is not None else None
+    return ChildStatus(slot.child.name, slot.state, pid, slot.restarts, slot.log, up_s)
 
 
 def _readable(sockets: Sequence[socket.socket], timeout_s: float | None) -> set[object]:

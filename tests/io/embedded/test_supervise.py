@@ -140,6 +140,52 @@ def test_a_process_that_dies_again_and_again_comes_back_ever_more_slowly(
     assert supervisor.status()["web"].restarts == 4
 
 
+def test_one_that_ends_well_unasked_is_started_again(
+    supervisor: Supervisor, lines: "queue.Queue[str]", tmp_path: Path
+) -> None:
+    sign = tmp_path / "ended once"
+    code = f"[ -e '{sign}' ] || {{ touch '{sign}'; exit 0; }}; exec sleep 600"
+    supervisor.add("web", ("sh", "-c", code), ENV, ready=sign.exists)
+    supervisor.start()
+    assert "web ended with exit code 0" in lines.get(timeout=10)
+    assert lines.get(timeout=10) == "web is running again"
+    status = supervisor.status()["web"]
+    assert (status.state, status.restarts) == (ChildState.RUNNING, 1)
+    assert status.up_s is not None
+
+
+def test_one_that_is_kept_down_stays_down_until_it_is_started(
+    supervisor: Supervisor, lines: "queue.Queue[str]"
+) -> None:
+    supervisor.add("web", SLEEP, ENV)
+    supervisor.add("beat", SLEEP, ENV)
+    supervisor.start()
+    before = supervisor.pids()
+    supervisor.keep_down("web")
+    assert not is_running(before["web"])
+    assert supervisor.pids() == {"beat": before["beat"]}
+    status = supervisor.status()["web"]
+    assert (status.state, status.restarts, status.up_s) == (ChildState.STOPPED, 0, None)
+    supervisor.start("web")
+    assert supervisor.pids()["web"] != before["web"]
+    assert lines.empty()
+
+
+def test_one_that_waits_to_be_started_again_can_be_kept_down(
+    supervisor: Supervisor, lines: "queue.Queue[str]", tmp_path: Path
+) -> None:
+    slow = Supervisor(tmp_path / "log", say=lines.put, first_backoff_s=600)
+    slow.add("web", SLEEP, ENV)
+    slow.start()
+    os.kill(slow.pids()["web"], signal.SIGKILL)
+    assert "was ended by signal 9" in lines.get(timeout=10)
+    slow.keep_down("web")
+    assert slow.status()["web"].state is ChildState.STOPPED
+    slow.start("web")
+    assert slow.status()["web"].state is ChildState.RUNNING
+    slow.stop()
+
+
 def test_they_stop_in_reverse_order(supervisor: Supervisor, tmp_path: Path) -> None:
     order = tmp_path / "order"
     for name in ("first", "second", "third"):
