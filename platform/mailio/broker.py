@@ -65,7 +65,7 @@ TOPOLOGY: tuple[Row, ...] = (
     Row("deliver.drain", ("priority", "main", "retry"), DrainBell),
     Row("route.resolve", ("main",), RouteBell, every_s=30.0),
     Row("events.apply", ("event",), ApplyBell, every_s=2.0),
-    Row("inbound.poll", ("upkeep",), UpkeepBell, every_s=30.0, per_node=True),
+    Row("inbound.poll", ("upkeep",), UpkeepBell, every_s=5.0, per_node=True),
     Row("upkeep.expire", ("upkeep",), UpkeepBell, every_s=5.0),
     Row("upkeep.reap", ("upkeep",), UpkeepBell, every_s=5.0, per_node=True),
     Row("upkeep.sweep", ("upkeep",), UpkeepBell, every_s=300.0, per_node=True),

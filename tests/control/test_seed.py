@@ -10,10 +10,13 @@ from django.core.management import CommandError, call_command
 from control.accounts.models import Account, User
 from control.accounts.services import authenticate_token
 from control.domains.models import DkimKey
+from control.mailboxes.models import Mailbox
 from control.mta.models import BouncePattern, DefaultRule, Isp, RetryRule, Strategy
 from control.policy.models import PolicyRevision
 from control.policy.system_rows import shipped_rules
+from control.secrets import get_secret
 from control.senders.models import Sender
+from lab.world import wide_world
 from mailcore.policy import codec
 from mailio.settings import Settings
 
@@ -72,6 +75,45 @@ def test_the_lab_s_seed_compiles_and_does_nothing_the_second_time(
     seed(capsys, "--lab")
     assert authenticate_token(clear) is None  # a lost file means a new token
     assert authenticate_token(path.read_text().strip()) is not None
+
+
+def test_the_lab_s_providers_become_isps_and_hosted_domains_one_site(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seed(capsys, "--lab")
+    world = wide_world()
+    found = {isp.name: isp for isp in Isp.objects.filter(is_system=False)}
+    assert sorted(found) == sorted(provider.title for provider in world.providers)
+    assert [isp.name for isp in found.values() if isp.is_one_site] == ["Officia"]
+    assert not Mailbox.objects.exists()  # nobody said where the lab's are
+
+
+def test_the_lab_s_mailboxes_are_read_where_the_lab_listens_now(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_POP3_PORT", "10110")
+    seed(capsys, "--lab")
+    world = wide_world()
+    found = {mailbox.login: mailbox for mailbox in Mailbox.objects.all()}
+    assert {login: mailbox.purpose for login, mailbox in found.items()} == {
+        "bounces": "bounces",
+        "complaints": "complaints",
+    }
+    for account in (world.bounces, world.complaints):
+        assert get_secret(found[account.user].secret_ref) == account.password.encode()
+    monkeypatch.setenv("LAB_POP3_PORT", "10111")
+    before = PolicyRevision.objects.count()
+    seed(capsys, "--lab")
+    assert {mailbox.port for mailbox in Mailbox.objects.all()} == {10111}
+    assert PolicyRevision.objects.count() == before + 1
+    seed(capsys, "--lab")
+    assert PolicyRevision.objects.count() == before + 1
+
+
+def test_a_world_nobody_knows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_WORLD", "flat")
+    with pytest.raises(CommandError, match="LAB_WORLD: 'flat' is none of default, wide"):
+        call_command("seed", "--lab")
 
 
 def test_the_lab_is_refused_in_a_live_installation(

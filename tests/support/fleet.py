@@ -32,7 +32,6 @@ from control.management.fleet.house import House
 from control.management.fleet.launch import FLOWER_USER, Fleet, read_token
 from lab.client import LabClient
 from lab.load import LoadPlan, send
-from lab.world import default_world
 from mailio.settings import Settings, load
 from mailio.stats import open_statistics
 from mailio.stats.store import ClickhouseStatistics
@@ -298,12 +297,12 @@ class Running:
         )
 
     def load(self, count: int, **plan: Any) -> Iterator[Load]:
-        """Send messages to the three providers; yield the state of it after each batch."""
+        """Send messages to the providers of the world; yield the state of it after each batch."""
         run = uuid.uuid4().hex[:8]
         sent = Load(run, f"e2e-{run}")
         url = self.fleet.addresses.api.removesuffix("/api/v2")
         wanted = LoadPlan(count=count, run=run, campaign=sent.campaign, **plan)
-        for batch in send(wanted, default_world(), url=url, token=self.api.token):
+        for batch in send(wanted, self.fleet.world, url=url, token=self.api.token):
             for result in batch.answer["results"]:
                 sent.accepted += sum(bool(one["accepted"]) for one in result["recipients"])
                 sent.message_ids.append(result["message_id"])
@@ -344,9 +343,12 @@ class Running:
 
 
 @contextlib.contextmanager
-def starting(var_dir: Path, services: Mapping[str, str] | None = None) -> Iterator[Running]:
+def starting(
+    var_dir: Path, services: Mapping[str, str] | None = None, *, world: str = "default"
+) -> Iterator[Running]:
     """Run the product in a directory until the block ends; `services` are URLs, by the name of
-    their variable, that replace what it would start itself."""
+    their variable, that replace what it would start itself; `world` is which of the lab's worlds
+    receives."""
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         for name in set(os.environ) - set(environment_without_ours(os.environ)):
@@ -354,7 +356,7 @@ def starting(var_dir: Path, services: Mapping[str, str] | None = None) -> Iterat
         for name, url in (services or {}).items():
             patch.setenv(name, url)
         house = House(var_dir, "lab")
-        fleet = Fleet(house, say=said.append)
+        fleet = Fleet(house, say=said.append, world=world)
         fleet.start()
     try:
         running = Running(fleet, house, said)

@@ -1,10 +1,11 @@
 """The rows of the lab: a demo company, its senders, and the lab's providers as ISPs.
 
-Gives    create_lab_rows; publish_dkim_keys, which tells the lab's DNS of the keys that sign
+Gives    create_lab_rows; read_mailboxes, which has the lab's mailboxes read where they are now;
+         publish_dkim_keys, which tells the lab's DNS of the keys that sign
 Takes    `lab.world`: domains, exchangers, source addresses, times in seconds
 Raises   LabError when the lab cannot be told
 
-Running it again adds what is missing and changes nothing that is there.
+Running it again adds what is missing and changes nothing that is there, but the mailboxes' port.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from control.access import Actor
 from control.accounts.models import Account
 from control.audit.changes import Change, policy_change
 from control.domains.models import DkimKey, SendingDomain
+from control.mailboxes.choices import MailboxTls, Protocol, Purpose
+from control.mailboxes.models import Mailbox
+from control.mailboxes.services import new_secret_ref, store_password
 from control.mta.choices import Helo, KeyAlgorithm, RetryMode, RetryType
 from control.mta.models import (
     DefaultRule,
@@ -35,6 +39,7 @@ from lab.world import LabPolicy, World
 
 R = TypeVar("R", bound=PolicyModel)
 CONNECTIONS = 20
+POLL_INTERVAL_S = 2.0
 
 
 def create_lab_rows(world: World, *, node_name: str, actor: Actor) -> Account:
@@ -145,10 +150,46 @@ def _domains(change: Change, world: World, account: Account, actor: Actor) -> No
 
 def _isps(change: Change, world: World) -> None:
     for provider in world.providers:
-        isp = _ensure(change, Isp, {"name": provider.title}, mx_suffixes=[provider.mx_suffix])
+        isp = _ensure(
+            change,
+            Isp,
+            {"name": provider.title},
+            mx_suffixes=[provider.mx_suffix],
+            is_one_site=provider.has_mx_per_domain,
+        )
         for hosted in provider.domains:
             if not IspDomain.objects.filter(domain=hosted.name).exists():
                 _ensure(change, IspDomain, {"isp": isp, "domain": hosted.name})
+
+
+def read_mailboxes(world: World, *, port: int, actor: Actor) -> None:
+    """Have the lab's two mailboxes read; the lab may listen elsewhere than at its last start."""
+    with policy_change(actor) as change:
+        for account, purpose in (
+            (world.bounces, Purpose.BOUNCES),
+            (world.complaints, Purpose.COMPLAINTS),
+        ):
+            name = f"lab {account.user}"
+            mailbox = Mailbox.objects.filter(name=name).first()
+            if mailbox is None:
+                mailbox = _ensure(
+                    change,
+                    Mailbox,
+                    {"name": name},
+                    purpose=purpose,
+                    protocol=Protocol.POP3,
+                    host="127.0.0.1",
+                    port=port,
+                    tls=MailboxTls.STARTTLS,
+                    login=account.user,
+                    secret_ref=new_secret_ref(),
+                    poll_interval_s=POLL_INTERVAL_S,
+                )
+                store_password(mailbox, account.password)
+            elif mailbox.port != port:
+                change.touch(mailbox)
+                mailbox.port = port
+                mailbox.save(update_fields=["port"])
 
 
 def publish_dkim_keys(lab: LabClient) -> int:

@@ -1,6 +1,7 @@
 """`manage.py seed [--lab]`: the rows an installation begins with, and policy revision 1.
 
-Takes    --lab: also the demo company and the lab's providers
+Takes    --lab: also the demo company and the lab's providers; LAB_WORLD says which (`wide`),
+         LAB_POP3_PORT where the lab's mailboxes are read
 Gives    the operator's password, printed once; with --lab the demo's API token in a 0600 file
 Raises   CommandError naming what is wrong
 """
@@ -32,10 +33,17 @@ TOKEN_FILE = "api-token"  # noqa: S105 (a name)
 
 def _create_lab_rows(node: str, actor: Actor) -> None:
     # Only here: a live installation may come without the lab.
-    from control.management.lab_rows import create_lab_rows
-    from lab.world import default_world
+    from control.management.lab_rows import create_lab_rows, read_mailboxes
+    from lab.world import WORLDS
 
-    create_lab_rows(default_world(), node_name=node, actor=actor)
+    name = os.environ.get("LAB_WORLD", "wide")
+    if name not in WORLDS:
+        raise CommandError(f"LAB_WORLD: {name!r} is none of {', '.join(sorted(WORLDS))}")
+    world = WORLDS[name]()
+    create_lab_rows(world, node_name=node, actor=actor)
+    port = os.environ.get("LAB_POP3_PORT", "")
+    if port:
+        read_mailboxes(world, port=int(port), actor=actor)
 
 
 def _publish_dkim_keys() -> None:

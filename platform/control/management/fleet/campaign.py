@@ -22,7 +22,6 @@ from control.management.fleet.launch import Fleet, read_token
 from lab.client import LabClient
 from lab.load import LoadError, LoadPlan, send
 from lab.report import summary, table
-from lab.world import default_world
 from mailio.ledger.figures import LedgerFigures
 from mailio.stats import open_statistics
 
@@ -84,7 +83,7 @@ class Campaign:
         token = read_token(self._fleet.token_path)
         url = self._fleet.addresses.api.removesuffix("/api/v2")
         try:
-            for batch in send(self._plan, default_world(), url=url, token=token):
+            for batch in send(self._plan, self._fleet.world, url=url, token=token):
                 for message in batch.messages:
                     self.offered[message.provider] = self.offered.get(message.provider, 0) + 1
                 self.accepted += _accepted(batch.answer)

@@ -54,9 +54,7 @@ class Addresses:
 class Fleet:
     """Everything, as children of this process: they end when it does, however it ends."""
 
-    def __init__(
-        self, house: House, *, say: Callable[[str], None], world: str = LAB_WORLD
-    ) -> None:
+    def __init__(self, house: House, *, say: Callable[[str], None], world: str = LAB_WORLD) -> None:
         self._house = house
         self._world_name = world
         self.world = WORLDS[world]()
