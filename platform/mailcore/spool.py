@@ -1,0 +1,183 @@
+"""What upkeep does with the segments of a spool, and how long their disk lasts.
+
+Gives    SegmentInfo, LiveSegment, Inventory; Keeper, keeper_of, is_worth_compacting;
+         DiskSpace, DiskSample, Forecast, forecast; DiskState, disk_state
+Takes    what lies on the disk, what the ledger points at, the node's policy
+Raises   nothing
+Follows  design.md section 2 (content has no reference count) and section 3 step 10
+
+Content is garbage when no row and no undo record points at it, the node's retention is over, and
+the grace time has passed in which a row may still be on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+HOUR_S = 3600.0
+WARN_HOURS = 24.0
+# A rewritten segment must give back more than it costs: at least half of it, at least this much,
+# and more than a row's new version weighs in the ledger for each row that has to be moved.
+MOST_LIVE_SHARE = 0.5
+LEAST_FREED_BYTES = 64 * 1024
+MOVED_ROW_BYTES = 1024
+# A slope over less than this says nothing; what is ten years away is not in sight.
+LEAST_SPAN_S = 300.0
+MOST_HOURS = 10 * 365 * 24.0
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """A segment file. `is_sealed` once no process may write to it any more; `age_s` counts from
+    the last write, so what was acknowledged a moment ago is never old; `created_ms` is Unix time.
+    """
+
+    number: int
+    size_bytes: int
+    age_s: float
+    is_sealed: bool
+    created_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSegment:
+    """What the ledger still points at in a segment: contents, once each, and by whom."""
+
+    number: int
+    contents: int
+    live_bytes: int
+    rows: int
+    undos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """A spool directory: our segments, oldest first, and the names of what is none of ours."""
+
+    segments: Sequence[SegmentInfo]
+    foreign: Sequence[str]
+
+
+class Keeper(Enum):
+    """What keeps a segment on the disk."""
+
+    OPEN = "open"  # a process may still write to it
+    ROWS = "rows"  # a recipient is still owed a result
+    UNDO = "undo"  # a purge can still be undone
+    GRACE = "grace"  # written or rewritten a moment ago
+    RETENTION = "retention"  # the node's policy
+    NOBODY = "nobody"
+
+
+def keeper_of(
+    info: SegmentInfo, live: LiveSegment | None, *, grace_s: float, retention_s: float
+) -> Keeper:
+    """Return what keeps this segment; NOBODY means that it may be deleted."""
+    if not info.is_sealed:
+        return Keeper.OPEN
+    if live is not None and live.rows:
+        return Keeper.ROWS
+    if live is not None and live.undos:
+        return Keeper.UNDO
+    if info.age_s < grace_s:
+        return Keeper.GRACE
+    return Keeper.RETENTION if info.age_s < grace_s + retention_s else Keeper.NOBODY
+
+
+def is_worth_compacting(
+    info: SegmentInfo, live: LiveSegment, *, grace_s: float, retention_s: float
+) -> bool:
+    """Whether to rewrite what lives in this segment, so that the rest can go."""
+    if not info.is_sealed or info.age_s < grace_s + retention_s:
+        return False
+    freed = info.size_bytes - live.live_bytes
+    return (
+        live.live_bytes <= info.size_bytes * MOST_LIVE_SHARE
+        and freed >= LEAST_FREED_BYTES
+        and freed >= (live.rows + live.undos) * MOVED_ROW_BYTES
+    )
+
+
+# ── the disk ──────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpace:
+    """The file system below a spool; `total_inodes` 0 where it does not count them."""
+
+    total_bytes: int
+    free_bytes: int
+    total_inodes: int
+    free_inodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSample:
+    """What was free so many seconds ago."""
+
+    age_s: float
+    free_bytes: int
+    free_inodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """How fast the disk fills (bytes a second, negative: it empties; None: too early to say), and
+    in how many hours nothing is accepted any more (None: not in sight)."""
+
+    growth: float | None
+    hours_left: float | None
+
+
+class DiskState(Enum):
+    """How a node's disk stands; the worst that holds."""
+
+    STOPPED = "stopped"  # below the stop threshold: nothing is accepted
+    LOW = "low"  # below the warning threshold
+    FILLING = "filling"  # full in less than a day
+    OK = "ok"
+
+
+def forecast(samples: Sequence[DiskSample], *, stop_bytes: int) -> Forecast:
+    """Continue the last hour's line: until bytes reach the stop threshold, or inodes run out."""
+    recent = [one for one in samples if one.age_s <= HOUR_S]
+    ages = [one.age_s for one in recent]
+    if not recent or max(ages) - min(ages) < LEAST_SPAN_S:
+        return Forecast(None, None)
+    newest = min(recent, key=lambda one: one.age_s)
+    growth = -_slope([(-one.age_s, one.free_bytes) for one in recent])
+    inodes = -_slope([(-one.age_s, one.free_inodes) for one in recent])
+    hours = [
+        max(0.0, left) / speed / HOUR_S
+        for left, speed in (
+            (newest.free_bytes - stop_bytes, growth),
+            (newest.free_inodes, inodes),
+        )
+        if speed > 0
+    ]
+    soonest = min(hours, default=MOST_HOURS)
+    return Forecast(growth, soonest if soonest < MOST_HOURS else None)
+
+
+def _slope(points: Sequence[tuple[float, int]]) -> float:
+    """Return the slope of the least-squares line."""
+    count = len(points)
+    mean_x = sum(x for x, _ in points) / count
+    mean_y = sum(y for _, y in points) / count
+    over = sum((x - mean_x) * (y - mean_y) for x, y in points)
+    return over / sum((x - mean_x) ** 2 for x, _ in points)
+
+
+def disk_state(
+    free_bytes: int, *, warn_bytes: int, stop_bytes: int, hours_left: float | None
+) -> DiskState:
+    """Return how a disk stands that has so much free and fills in so many hours."""
+    if free_bytes < stop_bytes:
+        return DiskState.STOPPED
+    if free_bytes < warn_bytes:
+        return DiskState.LOW
+    if hours_left is not None and hours_left < WARN_HOURS:
+        return DiskState.FILLING
+    return DiskState.OK
