@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -49,6 +50,13 @@ def _start(**_: Any) -> None:
 def _fault(exc: Exception) -> Exception | None:
     """Return it if it is worth a stack trace; what our own errors say is enough."""
     return None if isinstance(exc, PostfleetError) else exc
+
+
+@signals.worker_ready.connect
+def _tell_ready(**_: Any) -> None:
+    """Tell the supervisor: a process that runs need not be one that takes bells."""
+    if path := os.environ.get("READY_FILE", ""):
+        Path(path).write_text(str(os.getpid()), encoding="ascii")
 
 
 @signals.worker_shutdown.connect

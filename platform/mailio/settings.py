@@ -1,6 +1,6 @@
 """The process environment, read once into frozen settings.
 
-Gives    Settings, load; read_resolver, read_smtp_port for what needs no more
+Gives    Settings, load; read_resolver, read_smtp_port, host_name for what needs no more
 Takes    an environment mapping (os.environ at the composition root)
 Raises   SettingsError naming the variable and what is wrong with it
 
@@ -122,6 +122,11 @@ def read_smtp_port(environ: Mapping[str, str]) -> int:
     return _number(environ, "SMTP_PORT", 25)
 
 
+def host_name() -> str:
+    """Return this host's short name, which a node is called unless NODE says otherwise."""
+    return socket.gethostname().split(".")[0].lower()
+
+
 def _checked(name: str, value: T, test: Callable[[T], bool], reason: str) -> T:
     if not test(value):
         raise SettingsError(f"{name}: {reason}")
@@ -135,7 +140,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     mode = _checked("MODE", env.get("MODE", "lab"), ("lab", "live").__contains__, "lab or live")
     return Settings(
         mode=mode,
-        node=env.get("NODE", "") or socket.gethostname().split(".")[0].lower(),
+        node=env.get("NODE", "") or host_name(),
         var_dir=Path(env.get("VAR_DIR", "var")).absolute(),
         database_url=_required(env, "DATABASE_URL"),
         broker_url=_required(env, "BROKER_URL"),

@@ -1,7 +1,7 @@
 """Policy revisions in PostgreSQL and the notice of a new one over Redis.
 
-Gives    schema_sql(); SnapshotStore: active, fetch, acknowledge; announce; Watch, which calls
-         back on each notice and every two seconds in case one was lost
+Gives    schema_sql(); SnapshotStore: active, fetch, acknowledge, acknowledged; announce; Watch,
+         which calls back on each notice and every two seconds in case one was lost
 Raises   StoreUnavailable when PostgreSQL cannot be asked
 Follows  design.md section 6; style.md section 4, "from a row to a worker"
 """
@@ -76,6 +76,19 @@ class SnapshotStore:
                 (process, node, process, revision),
             )
         )
+
+    def acknowledged(self, node: str) -> dict[str, int]:
+        """Return which revision each process of a node runs, of those that reported just now."""
+
+        def fetch(cursor: Any) -> dict[str, int]:
+            cursor.execute(
+                "SELECT process, revision FROM policy_ack WHERE node = %s"
+                " AND at > statement_timestamp() - make_interval(secs => %s)",
+                (node, SYNC_WINDOW_S),
+            )
+            return dict(cursor.fetchall())
+
+        return self._run(fetch)
 
     def retire(self, *, node: str, process: str) -> None:
         """A process ends: it runs nothing any more."""

@@ -1,11 +1,13 @@
 """What a private installation keeps in its var/ directory.
 
 Gives    House: environment(), write_environment(), password(), claim(), release()
-Takes    the var directory and the mode
+Takes    the var directory, the mode; for a fleet on services of its own the environment that was
+         checked, else the process's
 Raises   FleetError when the directory belongs to an installation of the other mode, cannot be
          written, or is in use
 
-`var/secrets.env` (mode 0600) holds the key ring; losing it loses every stored secret.
+`var/secrets.env` (mode 0600) holds the key ring, unless the environment brought one, and drawn
+passwords; losing the key ring loses every stored secret.
 """
 
 from __future__ import annotations
@@ -26,11 +28,15 @@ class FleetError(Exception):
 
 
 class House:
-    """One var directory."""
+    """One var directory. `environ` brings the key ring; without it one is drawn and kept here."""
 
-    def __init__(self, var_dir: Path, mode: str) -> None:
+    def __init__(
+        self, var_dir: Path, mode: str, *, environ: Mapping[str, str] | None = None
+    ) -> None:
         self.var_dir = var_dir.absolute()
         self.mode = mode
+        self.environ: Mapping[str, str] = os.environ if environ is None else environ
+        self._is_own = environ is not None
         self._lock_fd = -1
         try:
             self.var_dir.mkdir(parents=True, exist_ok=True)
@@ -39,6 +45,11 @@ class House:
                 raise FleetError(f"{self.var_dir} belongs to an installation in {found} mode")
             mark.write_text(f"{mode}\n")
             self._secrets = self._read_secrets()
+            if environ is None:
+                self._draw("SECRET_KEYS", f"1:{base64.b64encode(secrets.token_bytes(32)).decode()}")
+                self._keys = self._secrets["SECRET_KEYS"]
+            else:
+                self._keys = environ["SECRET_KEYS"]
         except OSError as exc:
             raise FleetError(f"{exc.filename}: {exc.strerror}") from exc
 
@@ -72,22 +83,41 @@ class House:
 
     def password(self, name: str) -> str:
         """Return a generated password of this installation, the same each time."""
-        if name not in self._secrets:
-            self._secrets[name] = secrets.token_urlsafe(18)
-            self._write_private(self.var_dir / "secrets.env", self._secrets)
+        self._draw(name, secrets.token_urlsafe(18))
         return self._secrets[name]
+
+    def _draw(self, name: str, drawn: str) -> None:
+        if name not in self._secrets:
+            self._secrets[name] = drawn
+            self._write_private(self.var_dir / "secrets.env", self._secrets)
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         """Return the environment of our processes."""
         return {
-            **os.environ,
+            **self.environ,
             "MODE": self.mode,
             "VAR_DIR": str(self.var_dir),
-            "SECRET_KEYS": self._secrets["SECRET_KEYS"],
+            "SECRET_KEYS": self._keys,
+            # Ours may be those of a command that touches no row.
+            "DJANGO_SETTINGS_MODULE": "control.settings",
             "PYTHONPATH": os.pathsep.join((str(TOP), str(TOP / "platform"))),
             "PYTHONUNBUFFERED": "1",
             **extra,
         }
+
+    def flower_auth(self, user: str) -> str:
+        """Return who may look at Flower, as `user:password`: whom the environment of a fleet on
+        services of its own names, else one with a drawn password."""
+        given = self.environ.get("FLOWER_BASIC_AUTH", "") if self._is_own else ""
+        return given or f"{user}:{self.password('FLOWER_PASSWORD')}"
+
+    def public_url(self, found: str) -> dict[str, str]:
+        """Return PUBLIC_URL: what the environment says, else where the panel was found to be. In
+        live mode nobody can know it but the operator."""
+        given = self.environ.get("PUBLIC_URL", "") if self._is_own else ""
+        if not given and self._is_own and self.mode != "lab":
+            return {}
+        return {"PUBLIC_URL": given or found}
 
     def write_environment(self, environment: Mapping[str, str]) -> None:
         """Leave what `manage.py` needs to find this installation while it runs."""
@@ -113,12 +143,10 @@ class House:
 
     def _read_secrets(self) -> dict[str, str]:
         path = self.var_dir / "secrets.env"
-        if path.exists():
-            pairs = (line.partition("=") for line in path.read_text().splitlines() if "=" in line)
-            return {name: value for name, _, value in pairs}
-        made = {"SECRET_KEYS": f"1:{base64.b64encode(secrets.token_bytes(32)).decode()}"}
-        self._write_private(path, made)
-        return made
+        if not path.exists():
+            return {}
+        pairs = (line.partition("=") for line in path.read_text().splitlines() if "=" in line)
+        return {name: value for name, _, value in pairs}
 
     @staticmethod
     def _write_private(path: Path, pairs: Mapping[str, str]) -> None:

@@ -1,6 +1,7 @@
-"""Start the product whole on one machine: stack, lab, panel and API, workers, beat, Flower.
+"""Start the product on this machine: stack, lab, panel and API, workers, beat, Flower.
 
-Gives    Fleet: start(), stop(), the addresses to look at; use it as a context manager
+Gives    Fleet: start(), stop(), the addresses to look at, and for the desk overview(), start_one(),
+         stop_one(); use it as a context manager. Form: which processes, listening where
 Takes    a House; where output for people goes; which of the lab's worlds receives the mail
 Raises   FleetError, with the log to read, when something does not come up
 Follows  design.md section 7 (processes)
@@ -9,21 +10,24 @@ Follows  design.md section 7 (processes)
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from control.management.fleet.desk import Desk
 from control.management.fleet.house import TOP, FleetError, House
+from control.management.fleet.overview import Overview, overview_of
 from control.management.fleet.ports import LOOPBACK, Ports
+from control.management.fleet.processes import FLOWER_USER as FLOWER_USER
+from control.management.fleet.processes import Listen, Spec, specs_of, usual_names
+from embedded.child import ChildStatus
 from embedded.errors import EmbeddedError
 from embedded.stack import Stack
 from embedded.supervise import Supervisor
@@ -34,10 +38,8 @@ from mailio.stats import open_statistics
 
 WEB_PORT = 8025
 FLOWER_PORT = 8555
-WORKER_THREADS = 8
-WEB_THREADS = 16
-READY_S = 60.0
-FLOWER_USER = "operator"
+# A machine that starts much at once is slow, which is no fault of a process.
+READY_S = 120.0
 LAB_WORLD = "wide"
 
 
@@ -51,56 +53,72 @@ class Addresses:
     lab_control_port: int
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a fleet is put together. `processes` empty: all of a fleet of one node. Without an
+    address the next free port is taken. `migrates`: it brings the database to this release;
+    `is_new`: nobody can have used its stores before."""
+
+    processes: tuple[str, ...] = ()
+    web: Listen | None = None
+    flower: Listen | None = None
+    migrates: bool = True
+    is_new: bool = True
+
+
+EMBEDDED = Form()
+
+
 class Fleet:
     """Everything, as children of this process: they end when it does, however it ends."""
 
-    def __init__(self, house: House, *, say: Callable[[str], None], world: str = LAB_WORLD) -> None:
+    def __init__(
+        self,
+        house: House,
+        *,
+        say: Callable[[str], None],
+        world: str = LAB_WORLD,
+        form: Form = EMBEDDED,
+    ) -> None:
         self._house = house
+        self._form = form
+        self._names = form.processes or usual_names(house.mode)
         self._world_name = world
         self.world = WORLDS[world]()
         self._say = say
         self._logs = house.var_dir / "log"
         self._ports = Ports()
-        self._stack = Stack(house.var_dir, os.environ, say=say)
+        self._stack = Stack(house.var_dir, house.environ, say=say)
         self._lab = Supervisor(self._logs, say=say)
         self._processes = Supervisor(self._logs, say=say, stop_in_order=False)
+        self._desk = Desk(house.var_dir, self)
+        self._began = time.monotonic()
         self.environment: dict[str, str] = {}
         self.addresses = Addresses("", "", "", 0)
 
     def start(self) -> None:
-        """Start all; return when the API answers."""
-        began = time.monotonic()
+        """Start all; return when each is ready."""
+        self._began = time.monotonic()
         self._house.claim()
         try:
-            urls = self._stack.start()
-            self._mark_born(urls["REDIS_URL"])
-            lab = self._start_lab() if self._house.mode == "lab" else {}
-            web_port = self._ports.take(WEB_PORT)
-            flower_port = self._ports.take(FLOWER_PORT)
-            web = f"http://127.0.0.1:{web_port}"
-            self.environment = self._house.environment({**urls, **lab, "PUBLIC_URL": web})
-            self._house.write_environment(self.environment)
-            self.addresses = Addresses(
-                panel=f"{web}/panel/",
-                api=f"{web}/api/v2",
-                flower=f"http://127.0.0.1:{flower_port}/",
-                lab_control_port=int(lab.get("LAB_CONTROL_PORT", "0")),
-            )
-            self.manage("migrate", "--verbosity", "0")
-            self._migrate_statistics()
-            self.manage("seed", *(["--lab"] if self._house.mode == "lab" else []))
-            self._add_processes(web_port, flower_port)
+            self._settle_in()
+            if self._form.migrates:
+                self._migrate()
+            for spec in specs_of(self._names, self.environment, web=self._web, flower=self._flower):
+                self._add(spec)
             self._processes.start()
+            self._desk.open()
         except (EmbeddedError, StoreUnavailable) as exc:
             self.stop()
             raise FleetError(str(exc)) from exc
         except BaseException:
             self.stop()
             raise
-        self._say(f"all up after {time.monotonic() - began:.1f} s")
+        self._say(f"all up after {time.monotonic() - self._began:.1f} s")
 
     def stop(self) -> None:
         """Stop all: who delivers first, the stores last."""
+        self._desk.close()
         self._processes.stop()
         self._lab.stop()
         self._stack.stop()
@@ -115,6 +133,30 @@ class Fleet:
     def pids(self) -> dict[str, int]:
         """Return our processes by name."""
         return self._processes.pids()
+
+    def overview(self) -> Overview:
+        """Return how it stands: processes, policy, whether the node is synced."""
+        return overview_of(self._children(), self.environment, self._began)
+
+    def start_one(self, name: str) -> None:
+        """Start a process that was stopped, and keep it running; wait until it is ready."""
+        try:
+            self._keeper(name).start(name)
+        except EmbeddedError as exc:
+            raise FleetError(str(exc)) from exc
+
+    def stop_one(self, name: str) -> None:
+        """Stop a process and keep it down until it is started again."""
+        self._keeper(name).keep_down(name)
+
+    def _keeper(self, name: str) -> Supervisor:
+        for keeper in (self._lab, self._processes):
+            if name in keeper.status():
+                return keeper
+        raise FleetError(f"there is no process {name!r}; there are {', '.join(self._children())}")
+
+    def _children(self) -> dict[str, ChildStatus]:
+        return {**self._lab.status(), **self._processes.status()}
 
     def manage(self, *arguments: str) -> str:
         """Run a management command against this installation; pass its words on."""
@@ -146,6 +188,32 @@ class Fleet:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _settle_in(self) -> None:
+        """Find the stores, start the lab, and know the environment of all the rest."""
+        house = self._house
+        urls = self._stack.start()
+        if self._form.is_new:
+            self._mark_born(urls["REDIS_URL"])
+        lab = self._start_lab() if "lab" in self._names else {}
+        self._web = self._form.web or Listen(LOOPBACK, self._ports.take(WEB_PORT))
+        self._flower = self._form.flower or Listen(LOOPBACK, self._ports.take(FLOWER_PORT))
+        public = house.public_url(self._web.url)
+        self.environment = house.environment(
+            {**urls, **lab, **public, "FLOWER_BASIC_AUTH": house.flower_auth(FLOWER_USER)}
+        )
+        house.write_environment(self.environment)
+        self.addresses = Addresses(
+            panel=f"{self._web.url}/panel/",
+            api=f"{self._web.url}/api/v2",
+            flower=f"{self._flower.url}/",
+            lab_control_port=int(lab.get("LAB_CONTROL_PORT", "0")),
+        )
+
+    def _migrate(self) -> None:
+        self.manage("migrate", "--verbosity", "0")
+        self._migrate_statistics()
+        self.manage("seed", *(["--lab"] if self._house.mode == "lab" else []))
 
     def _migrate_statistics(self) -> None:
         statistics = open_statistics(self.environment["CLICKHOUSE_URL"])
@@ -202,62 +270,25 @@ class Fleet:
             "LAB_WORLD": self._world_name,
         }
 
-    def _add_processes(self, web_port: int, flower_port: int) -> None:
-        web = [
-            *("-m", "gunicorn", "control.wsgi:application"),
-            *("--bind", f"127.0.0.1:{web_port}"),
-            *("--worker-class", "gthread", "--workers", "1", "--threads", str(WEB_THREADS)),
-            *("--graceful-timeout", "10", "--log-level", "warning"),
-            # The most it takes: a bare message comes with its recipients in the query.
-            *("--limit-request-line", "8190"),
-        ]
-        health = f"http://127.0.0.1:{web_port}/health"
-        self._add("web", web, ready=lambda: answers(health))
-        node = self.environment.get("NODE", "") or socket.gethostname().split(".")[0].lower()
-        for name, kind in self._workers():
-            pool = ("prefork", 2) if kind == "control" else ("threads", WORKER_THREADS)
-            argv = [
-                *("-m", "celery", "-A", "workers.app", "worker", "-n", f"{name}@{node}"),
-                *("-P", pool[0], "-c", str(pool[1]), "-E"),
-                *("-l", "INFO", "--without-gossip", "--without-mingle"),
-            ]
-            self._add(name, argv, {"WORKER_KIND": kind}, stop_timeout_s=40.0)
-        schedule = self._house.var_dir / "run" / "beat"
-        beat = ["-m", "celery", "-A", "workers.app", "beat", "-s", str(schedule), "-l", "WARNING"]
-        self._add("beat", [*beat, "--pidfile="])
-        flower = [
-            *("-m", "celery", "-A", "workers.app", "flower", "--address=127.0.0.1"),
-            f"--port={flower_port}",
-        ]
-        auth = f"{FLOWER_USER}:{self._house.password('FLOWER_PASSWORD')}"
-        # By the environment, not the command line, which every user of the machine can read.
-        self._add("flower", flower, {"FLOWER_BASIC_AUTH": auth})
-
-    @staticmethod
-    def _workers() -> list[tuple[str, str]]:
-        """One delivery process per core, one of each other kind."""
-        delivery = [(f"delivery{n}", "delivery") for n in range(1, (os.cpu_count() or 1) + 1)]
-        others = [(kind, kind) for kind in ("event", "upkeep", "control")]
-        return [("priority", "priority"), *delivery, *others]
-
-    def _add(
-        self,
-        name: str,
-        argv: Sequence[str],
-        extra: Mapping[str, str] | None = None,
-        *,
-        ready: Callable[[], bool] | None = None,
-        stop_timeout_s: float = 15.0,
-    ) -> None:
+    def _add(self, spec: Spec) -> None:
         self._processes.add(
-            name,
-            [sys.executable, *argv],
-            {**self.environment, **(extra or {})},
+            spec.name,
+            spec.command,
+            spec.environment(self.environment),
             cwd=TOP,
-            ready=ready,
+            ready=lambda: self._is_ready(spec),
             ready_timeout_s=READY_S,
-            stop_timeout_s=stop_timeout_s,
+            stop_timeout_s=spec.stop_s,
         )
+
+    def _is_ready(self, spec: Spec) -> bool:
+        if spec.ready_file is None:
+            return not spec.health or answers(spec.health)
+        try:
+            # Of this life of it: the file of one that was killed stays.
+            return int(spec.ready_file.read_text()) == self.pids().get(spec.name)
+        except (OSError, ValueError):
+            return False
 
 
 _LAB_PORTS = {"smtp": 10025, "dns": 10053, "control": 10080, "pop3": 10110, "pop3s": 10995}
