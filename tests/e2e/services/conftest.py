@@ -8,6 +8,8 @@ import pytest
 from tests.support.fleet import Load, Running, eventually, starting
 from tests.support.services import ClickhouseServer, PostgresServer, RabbitMq, RedisServer
 from tests.support.services import clickhouse_server as clickhouse_server
+from tests.support.services import dovecot as dovecot
+from tests.support.services import postfix as postfix
 from tests.support.services import postgres_server as postgres_server
 from tests.support.services import rabbitmq as rabbitmq
 from tests.support.services import redis_server as redis_server

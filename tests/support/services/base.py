@@ -119,11 +119,11 @@ def greets(port: int, expected: bytes) -> bool:
         return line.recv(512).startswith(expected)
 
 
-def is_open(port: int) -> bool:
-    """Return whether a server on loopback takes connections."""
+def is_open(port: int, address: str = LOOPBACK) -> bool:
+    """Return whether a server on this machine takes connections."""
     with socket.socket() as probe:
         probe.settimeout(2)
-        return probe.connect_ex((LOOPBACK, port)) == 0
+        return probe.connect_ex((address, port)) == 0
 
 
 class Daemon:

@@ -2,8 +2,8 @@
 
 Takes    the package `postfix`, downloaded and unpacked by make test (never installed); a Dovecot;
          root, which Postfix's master must be
-Gives    Postfix: port; add_user(), route(), log(), queue_size(); program() for smtp-source
-         and smtp-sink; kill(), restart()
+Gives    Postfix: port; add_user(), route(), relay(), listen(), log(), queue_size(); program() for
+         smtp-source and smtp-sink; kill(), restart()
 Raises   MissingService, StartError
 Follows  Postfix's postconf(5) and master(5), transport by virtual(8)
 
@@ -14,7 +14,9 @@ group, for which two of Debian's standing accounts without other use do.
 
 At `mailbox.test` an unknown recipient is refused at RCPT; at any other domain, `late.test` say, it
 is accepted and bounces afterwards to the return path. Who is known is read anew for each connection
-and each delivery, so a mailbox added to a running instance is there at once.
+and each delivery, so a mailbox added to a running instance is there at once. What is relayed goes
+to another host: whom that refuses bounces, and what cannot be sent at once makes a warning of
+delay. STARTTLS is offered with Dovecot's certificate.
 """
 
 from __future__ import annotations
@@ -22,10 +24,14 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import signal
 import subprocess
+import time
 from pathlib import Path
 
+from embedded.errors import StartError
 from tests.support.services.base import (
+    START_S,
     Daemon,
     MissingService,
     account,
@@ -33,6 +39,7 @@ from tests.support.services.base import (
     free_port,
     greets,
     home,
+    is_open,
     write,
 )
 from tests.support.services.dovecot import Dovecot
@@ -86,11 +93,16 @@ virtual_gid_maps = static:{gid}
 virtual_minimum_uid = 1
 virtual_mailbox_limit = 0
 virtual_alias_maps =
+transport_maps = texthash:{d}/conf/relays
+delay_warning_time = 1s
+smtpd_tls_security_level = may
+smtpd_tls_cert_file = {cert}
+smtpd_tls_key_file = {key}
 message_size_limit = 52428800
 in_flow_delay = 0s
 """
 _MASTER = """\
-127.0.0.1:{port} inet n - n - - smtpd -o max_use=1
+{listeners}
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -103,6 +115,7 @@ flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 error unix - - n - - error
 retry unix - - n - - error
+smtp unix - - n - - smtp
 virtual unix - n n - - virtual -o max_use=1
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
@@ -125,6 +138,8 @@ class Postfix:
         self.port = free_port()
         self._dovecot = dovecot
         self._routes: dict[str, str] = {}
+        self._relays: dict[str, str] = {}
+        self._listeners = [f"127.0.0.1:{self.port}"]
         self._directory = home(self.name, _ROOT, "conf", "queue", "data", "log")
         self._prepare()
         argv: list[str | Path] = [master, "-c", self._directory / "conf", "-d"]
@@ -169,6 +184,23 @@ class Postfix:
         self._routes[pattern.lower()] = user
         self._write_mailboxes()
 
+    def relay(self, domain: str, address: str, port: int) -> None:
+        """Send mail for a domain on to another host."""
+        self._relays[domain.lower()] = f"smtp:[{address}]:{port}"
+        self._write_relays()
+        self._reload()
+
+    def listen(self, address: str, port: int) -> None:
+        """Take mail at another address, too; return when it does."""
+        self._listeners.append(f"{address}:{port}")
+        self._write_services()
+        self._reload()
+        deadline = time.monotonic() + START_S
+        while not is_open(port, address):
+            if time.monotonic() > deadline:
+                raise StartError(self.name, f"nobody listens at {address}:{port}")
+            time.sleep(0.02)  # noqa: TID251 - between two looks at another process
+
     def log(self) -> str:
         """Return what it has logged."""
         path = self._directory / "log" / "mail.log"
@@ -203,10 +235,28 @@ class Postfix:
             mail=self._dovecot.mail_directory,
             uid=self._dovecot.uid,
             gid=self._dovecot.gid,
+            cert=self._dovecot.certificate,
+            key=self._dovecot.certificate.with_name("key.pem"),
         )
         write(top / "conf" / "main.cf", main, _ROOT, mode=0o644)
-        write(top / "conf" / "master.cf", _MASTER.format(port=self.port), _ROOT, mode=0o644)
+        self._write_services()
+        self._write_relays()
         self._write_mailboxes()
+
+    def _reload(self) -> None:
+        """Let a running instance read its configuration anew."""
+        if (pid := self.pid) is not None:
+            os.kill(pid, signal.SIGHUP)
+
+    def _write_services(self) -> None:
+        listeners = "\n".join(f"{one} inet n - n - - smtpd -o max_use=1" for one in self._listeners)
+        text = _MASTER.format(listeners=listeners)
+        write(self._directory / "conf" / "master.cf", text, _ROOT, mode=0o644)
+
+    def _write_relays(self) -> None:
+        text = "".join(f"{domain} {where}\n" for domain, where in self._relays.items())
+        path = self._directory / "conf" / "relays"
+        write(path.with_suffix(".new"), text, _ROOT, mode=0o644).rename(path)
 
     def _write_mailboxes(self) -> None:
         text = "".join(f"{who} {user}/Maildir/\n" for who, user in self._routes.items())
