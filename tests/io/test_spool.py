@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from mailcore.envelope import ContentRef
-from mailcore.ports import StoreUnavailable
+from mailcore.ports import StoreFull, StoreUnavailable
+from mailio.spool.files import WRITERS, segment_path
 from mailio.spool.group import GroupCommit
-from mailio.spool.segments import WRITERS, SegmentSpool, segment_path
+from mailio.spool.segments import SegmentSpool
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -177,9 +178,35 @@ def test_the_age_of_a_segment_counts_from_its_last_write(tmp_path: Path) -> None
 def test_too_little_free_space_refuses_before_anything_is_written(tmp_path: Path) -> None:
     with (
         contextlib.closing(SegmentSpool(tmp_path, min_free_bytes=2**62)) as spool,
-        pytest.raises(StoreUnavailable, match="MB of disk are left"),
+        pytest.raises(StoreFull, match="MB of disk are left"),
     ):
         spool.append([b"x"])
+
+
+def test_what_must_stay_free_is_asked_before_each_write(tmp_path: Path) -> None:
+    wanted = [0]
+    with contextlib.closing(SegmentSpool(tmp_path, min_free_bytes=lambda: wanted[0])) as spool:
+        (first,) = spool.append([b"before"])
+        wanted[0] = 2**62
+        with pytest.raises(StoreFull):
+            spool.append([b"refused"])
+        wanted[0] = 0
+        (second,) = spool.append([b"after"])
+        assert spool.read_now([first, second]) == [b"before", b"after"]
+        assert first.segment == second.segment
+
+
+def test_a_writer_with_nothing_to_write_seals_its_segment(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, min_free_bytes=0, max_idle_s=0.05)
+    (first,) = spool.append([b"x"])
+    while not spool.segments()[0].is_sealed:
+        threading.Event().wait(0.01)
+    (second,) = spool.append([b"y"])
+    assert second.segment > first.segment
+    assert spool.read_now([first, second]) == [b"x", b"y"]
+    while not spool.segments()[1].is_sealed:
+        threading.Event().wait(0.01)
+    spool.close()
 
 
 def test_a_write_error_reaches_all_who_wait_and_the_next_append_starts_a_new_segment(

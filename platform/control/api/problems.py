@@ -20,11 +20,13 @@ from django.http import Http404, HttpResponse
 from rest_framework import exceptions
 
 from mailcore.errors import Problem, SubmissionRefused
-from mailcore.ports import StoreUnavailable
+from mailcore.ports import StoreFull, StoreUnavailable
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:postfleet:problem:"
 RETRY_AFTER_S = 5
+# Room on a disk comes with upkeep's next sweep, or with an operator.
+FULL_RETRY_AFTER_S = 60
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +101,7 @@ def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse:
     if isinstance(exc, SubmissionRefused):
         return respond_problem(refused_status(exc.problems), exc.problems)
     if isinstance(exc, StoreUnavailable):
-        log.warning("store unavailable", extra={"store": exc.store, "reason": exc.reason})
-        detail = "the service cannot store or look up mail just now; try again"
-        return respond_problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            [Problem("", "store_unavailable", detail)],
-            headers={"Retry-After": str(RETRY_AFTER_S)},
-        )
+        return _of_store(exc)
     if isinstance(exc, Http404):
         exc = exceptions.NotFound()
     elif isinstance(exc, DjangoPermissionDenied):
@@ -116,6 +112,21 @@ def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse:
     detail = "an unforeseen error; it has been logged"
     return respond_problem(
         HTTPStatus.INTERNAL_SERVER_ERROR, [Problem("", "internal_error", detail)]
+    )
+
+
+def _of_store(exc: StoreUnavailable) -> HttpResponse:
+    log.warning("store unavailable", extra={"store": exc.store, "reason": exc.reason})
+    if isinstance(exc, StoreFull):
+        code, retry_s = "insufficient_storage", FULL_RETRY_AFTER_S
+        detail = "insufficient storage: nothing of this request was accepted; try again later"
+    else:
+        code, retry_s = "store_unavailable", RETRY_AFTER_S
+        detail = "the service cannot store or look up mail just now; try again"
+    return respond_problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        [Problem("", code, detail)],
+        headers={"Retry-After": str(retry_s)},
     )
 
 

@@ -21,6 +21,7 @@ from mailcore.ports.disk import SpoolShelf as SpoolShelf
 from mailcore.ports.disk import SpoolWriter as SpoolWriter
 from mailcore.ports.errors import ConnectFailed as ConnectFailed
 from mailcore.ports.errors import Disconnected as Disconnected
+from mailcore.ports.errors import StoreFull as StoreFull
 from mailcore.ports.errors import StoreUnavailable as StoreUnavailable
 from mailcore.ports.errors import TimedOut as TimedOut
 from mailcore.ports.errors import TlsFailed as TlsFailed

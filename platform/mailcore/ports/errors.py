@@ -17,6 +17,10 @@ class StoreUnavailable(PostfleetError):
         self.reason = reason
 
 
+class StoreFull(StoreUnavailable):
+    """The store works and has no room: an operator must make some before trying helps."""
+
+
 class TransportError(PostfleetError):
     """The line to a mail server failed before it gave its verdict.
 

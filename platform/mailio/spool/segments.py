@@ -1,13 +1,15 @@
 """The spool in segment files: group commit, read back, list, delete.
 
-Gives    SegmentSpool (ports SpoolWriter and SpoolReader), SegmentInfo
-Raises   StoreUnavailable when content cannot be made durable: disk full, write error
+Gives    SegmentSpool (ports SpoolWriter and SpoolReader)
+Raises   StoreFull when content cannot be made durable for want of room, StoreUnavailable when for
+         another cause: write error
 Layout   a segment file is a header (magic, version, number) and records (length, CRC-32, bytes),
          little-endian; a ContentRef's offset is that of its record
 
 A process writes segments of its own and nobody else's, so there is nothing to coordinate: content
 of all threads that wait goes out in one write and one fdatasync. The writer holds a lock on the
-file while it may grow; a segment without that lock is sealed and only upkeep touches it again.
+file while it may grow; a segment without that lock is sealed and only upkeep touches it again. A
+writer with nothing to write seals its segment after a while, for what is written to cannot go.
 After a write error a segment is cut back to what was durable and never written again.
 """
 
@@ -29,29 +31,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mailcore.envelope import ContentRef
-from mailcore.ports import StoreUnavailable
+from mailcore.ports import StoreFull, StoreUnavailable
+from mailcore.spool import SegmentInfo
+from mailio.spool.files import (
+    HEADER_BYTES,
+    WRITERS,
+    delete_sealed,
+    header_of,
+    segment_path,
+    sync_directory,
+    take_inventory,
+    write_all,
+)
 from mailio.spool.group import GroupCommit
 
-SUFFIX = ".seg"
-WRITERS = 4096
-_MAGIC = b"PFSPOOL\0"
-_VERSION = 1
-_HEADER = struct.Struct("<8sIIQ")  # magic, version, reserved, segment number
 _RECORD = struct.Struct("<II")  # length, CRC-32
-_IOV_MAX = 1024
-_YOUNG_S = 60.0
+RECORD_BYTES = _RECORD.size
 _DAMAGE = frozenset({errno.EIO, errno.EINVAL, errno.EOVERFLOW})
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentInfo:
-    """A segment file. `is_sealed` once no process may write to it any more; `age_s` counts from
-    the last write, so what was acknowledged a moment ago is never old."""
-
-    number: int
-    size_bytes: int
-    age_s: float
-    is_sealed: bool
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,47 +75,22 @@ class _File:
 class _Segment:
     """The segment this process writes. `end` is where the durable part ends."""
 
-    __slots__ = ("end", "fd", "number", "opened_at", "pid")
+    __slots__ = ("end", "fd", "number", "opened_at", "pid", "written_at")
 
     def __init__(self, fd: int, number: int, opened_at: float) -> None:
         self.fd = fd
         self.number = number
-        self.opened_at = opened_at
-        self.end = _HEADER.size
+        self.opened_at = self.written_at = opened_at
+        self.end = HEADER_BYTES
         self.pid = os.getpid()
-
-
-def segment_path(directory: Path, number: int) -> Path:
-    """Return where a segment lies; names sort by age."""
-    return directory / f"{number:016x}{SUFFIX}"
-
-
-def _write_all(fd: int, buffers: list[bytes], offset: int) -> None:
-    """Write every buffer from `offset` on, however little the kernel takes at a time."""
-    for first in range(0, len(buffers), _IOV_MAX):
-        views = [memoryview(buffer) for buffer in buffers[first : first + _IOV_MAX]]
-        while views:
-            written = os.pwritev(fd, views, offset)
-            offset += written
-            while views and written >= len(views[0]):
-                written -= len(views.pop(0))
-            if views and written:
-                views[0] = views[0][written:]
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class SegmentSpool:
     """Content in segment files under one directory. Safe for threads; one object per process.
 
     `writer` (0-4095) goes into the numbers of this process's segments; any number will do, for a
-    clash is found when the file is created. Nothing is opened before it is needed.
+    clash is found when the file is created. Nothing is opened before it is needed. What must stay
+    free on the disk may be a function: it is asked before each write.
     """
 
     def __init__(
@@ -128,7 +100,8 @@ class SegmentSpool:
         writer: int | None = None,
         max_segment_bytes: int = 64 * 2**20,
         max_segment_age_s: float = 600.0,
-        min_free_bytes: int = 256 * 2**20,
+        max_idle_s: float = 60.0,
+        min_free_bytes: int | Callable[[], int] = 256 * 2**20,
         max_open_files: int = 128,
         reuse_file_s: float = 300.0,
         read_threads: int = 2,
@@ -139,6 +112,7 @@ class SegmentSpool:
         self._writer = (os.getpid() if writer is None else writer) % WRITERS
         self._max_segment_bytes = max_segment_bytes
         self._max_segment_age_s = max_segment_age_s
+        self._max_idle_s = max_idle_s
         self._min_free_bytes = min_free_bytes
         self._max_open_files = max_open_files
         self._reuse_file_s = reuse_file_s
@@ -146,6 +120,8 @@ class SegmentSpool:
         self._monotonic = monotonic
         self._segment: _Segment | None = None
         self._segment_lock = threading.Lock()
+        self._sealer: threading.Thread | None = None
+        self._ending = threading.Event()
         self._group: GroupCommit[Sequence[_Checked], list[ContentRef]] = GroupCommit(self._commit)
         self._files: OrderedDict[int, _File] = OrderedDict()
         self._files_lock = threading.Lock()
@@ -165,8 +141,9 @@ class SegmentSpool:
             self._close_segment()
 
     def close(self) -> None:
-        """Seal, and stop the reading threads."""
+        """Seal, and stop the threads."""
         self.seal()
+        self._ending.set()
         self._readers.shutdown(wait=True)
         with self._files_lock:
             self._files.clear()
@@ -178,8 +155,9 @@ class SegmentSpool:
                 return self._write(segment, groups)
             except OSError as exc:
                 self._abandon_segment()
+                kind = StoreFull if exc.errno in _FULL else StoreUnavailable
                 reason = exc.strerror or str(exc)
-                raise StoreUnavailable("spool", f"content cannot be stored: {reason}") from exc
+                raise kind("spool", f"content cannot be stored: {reason}") from exc
 
     def _write(
         self, segment: _Segment, groups: Sequence[Sequence[_Checked]]
@@ -195,9 +173,10 @@ class SegmentSpool:
                 buffers += (_RECORD.pack(length, record.crc), record.content)
                 offset += _RECORD.size + length
             result.append(refs)
-        _write_all(segment.fd, buffers, segment.end)
+        write_all(segment.fd, buffers, segment.end)
         os.fdatasync(segment.fd)
         segment.end = offset
+        segment.written_at = self._monotonic()
         return result
 
     def _writable(self, size_bytes: int) -> _Segment:
@@ -216,16 +195,22 @@ class SegmentSpool:
             segment = None
         if segment is None:
             segment = self._segment = self._create_segment()
-        room = os.fstatvfs(segment.fd)
-        if room.f_bavail * room.f_frsize < self._min_free_bytes + size_bytes:
-            free_mb = room.f_bavail * room.f_frsize >> 20
-            raise StoreUnavailable("spool", f"only {free_mb} MB of disk are left")
+            self._watch()
+        self._check_room(segment.fd, size_bytes)
         return segment
+
+    def _check_room(self, fd: int, size_bytes: int) -> None:
+        """Refuse before anything is written what would leave less free than must stay."""
+        kept = self._min_free_bytes
+        room = os.fstatvfs(fd)
+        free_bytes = room.f_bavail * room.f_frsize
+        if free_bytes < size_bytes + (kept if isinstance(kept, int) else kept()):
+            raise StoreFull("spool", f"only {free_bytes >> 20} MB of disk are left")
 
     def _create_segment(self) -> _Segment:
         if not self._directory.is_dir():
             self._directory.mkdir(parents=True, exist_ok=True)
-            _sync_directory(self._directory.parent)
+            sync_directory(self._directory.parent)
         unix_ms = int(self._wall() * 1000)
         while True:
             number = unix_ms * WRITERS + self._writer
@@ -237,13 +222,44 @@ class SegmentSpool:
                 unix_ms += 1
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            _write_all(fd, [_HEADER.pack(_MAGIC, _VERSION, 0, number)], 0)
+            write_all(fd, [header_of(number)], 0)
             os.fsync(fd)
-            _sync_directory(self._directory)
+            sync_directory(self._directory)
         except OSError:
             os.close(fd)
             raise
         return _Segment(fd, number, self._monotonic())
+
+    def _watch(self) -> None:
+        """See to it that the segment is sealed when nobody writes. Under the segment lock."""
+        if self._sealer is None or not self._sealer.is_alive():  # a fork leaves it behind
+            self._sealer = threading.Thread(
+                target=self._seal_idle, name="spool-seal", daemon=True, args=(os.getpid(),)
+            )
+            self._sealer.start()
+
+    def _seal_idle(self, pid: int) -> None:
+        """Seal what has been idle or open for too long; end with the segment."""
+        left: float | None = 0.0
+        while left is not None and not self._ending.wait(left):
+            with self._segment_lock:
+                left = self._seal_in(pid)
+                if left is None:
+                    self._sealer = None
+
+    def _seal_in(self, pid: int) -> float | None:
+        """Return in how many seconds to look again; None once there is nothing to seal."""
+        segment = self._segment
+        if segment is None or segment.pid != pid:
+            return None
+        left = min(
+            segment.written_at + self._max_idle_s, segment.opened_at + self._max_segment_age_s
+        )
+        left -= self._monotonic()
+        if left > 0:
+            return left
+        self._close_segment()
+        return None
 
     def _close_segment(self) -> None:
         segment, self._segment = self._segment, None
@@ -306,49 +322,14 @@ class SegmentSpool:
 
     # ── upkeep ────────────────────────────────────────────────────────────────────────────────
 
-    def segments(self) -> list[SegmentInfo]:
+    def segments(self) -> Sequence[SegmentInfo]:
         """Return all segments of the directory, oldest first."""
-        found = [_inspect(path, now=self._wall()) for path in self._paths()]
-        return sorted((info for info in found if info is not None), key=lambda info: info.number)
+        return take_inventory(self._directory, now=self._wall()).segments
 
     def delete(self, numbers: Iterable[int]) -> list[int]:
         """Delete those of these segments that are sealed; return which."""
-        deleted: list[int] = []
-        for number in numbers:
-            path = segment_path(self._directory, number)
-            info = _inspect(path, now=self._wall())
-            if info is None or not info.is_sealed:
-                continue
-            path.unlink(missing_ok=True)
-            with self._files_lock:
+        deleted = delete_sealed(self._directory, numbers, now=self._wall())
+        with self._files_lock:
+            for number in deleted:
                 self._files.pop(number, None)
-            deleted.append(number)
         return deleted
-
-    def _paths(self) -> list[Path]:
-        try:
-            return [p for p in self._directory.iterdir() if p.suffix == SUFFIX]
-        except FileNotFoundError:
-            return []
-
-
-def _inspect(path: Path, *, now: float) -> SegmentInfo | None:
-    """Return what a file is, None for one that is gone or none of ours."""
-    try:
-        number = int(path.stem, 16)
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, ValueError):
-        return None
-    try:
-        status = os.fstat(fd)
-        size_bytes = status.st_size
-        age_s = max(0.0, now - max(status.st_mtime, number // WRITERS / 1000))
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return SegmentInfo(number, size_bytes, age_s, is_sealed=False)
-        # Between its creation and its lock a segment has no header yet.
-        is_sealed = size_bytes >= _HEADER.size or age_s > _YOUNG_S
-        return SegmentInfo(number, size_bytes, age_s, is_sealed)
-    finally:
-        os.close(fd)
