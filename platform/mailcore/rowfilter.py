@@ -1,6 +1,6 @@
 """Which rows of the queue an operator means: the filter of purge, expire, retry and count.
 
-Gives    RowFilter: parse (what a program or a job's arguments say), to_dict, words
+Gives    RowFilter: parse (what a program or a job's arguments say), to_dict, words; UNDO_KEPT_S
 Raises   FilterError, which names the field and the reason
 Follows  design.md section 6 (queue verbs); style.md rule 4: parsed at the border
 
@@ -20,6 +20,8 @@ from mailcore.errors import PostfleetError
 from mailcore.outcome import MailClass, RowState, WaitReason
 
 MOST_VALUES = 500
+# How long a purge can be undone. Upkeep deletes older records; their content goes with them.
+UNDO_KEPT_S = 86_400.0
 _NUMBERS = ("senders", "accounts", "campaigns", "isps")
 _STATES = {RowState.WAITING.name.lower(): RowState.WAITING, "unknown": RowState.UNKNOWN}
 _CLASSES = {each.word: each for each in MailClass}
