@@ -64,7 +64,8 @@ class Pop3Reader:
         try:
             found = socket.getaddrinfo(mailbox.host, mailbox.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as exc:
-            raise MailboxError(f"{where}: the name is not known: {exc}") from exc
+            reason = getattr(exc, "strerror", None) or str(exc)
+            raise MailboxError(f"{where}: the name is not known: {reason}") from exc
         allowed = [each for each in found if not self._confined or _is_loopback(str(each[4][0]))]
         if not allowed:
             raise MailboxError(f"{where}: in the lab only loopback is connected to")

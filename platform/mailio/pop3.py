@@ -27,6 +27,8 @@ MAX_UIDL = 200
 MAX_DISCARDED = 64 * 1024 * 1024
 PIPELINED = 100
 _BYTES_A_LINE = 64
+# What OpenSSL makes of an answer in clear.
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST"})
 _FORBIDDEN = ("\r", "\n", "\0")
 
 
@@ -231,4 +233,8 @@ def wrapped(line: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLS
 def _reason(exc: Exception) -> str:
     if isinstance(exc, ssl.SSLCertVerificationError):
         return f"the certificate is not good: {exc.verify_message}"
+    if isinstance(exc, ssl.SSLError):
+        if exc.reason in _NO_TLS:
+            return "the server does not speak TLS at this port"
+        return (exc.reason or str(exc)).replace("_", " ").lower()
     return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__

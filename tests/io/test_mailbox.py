@@ -217,6 +217,12 @@ def test_nobody_listening_is_told(peer: Pop3Peer, connect: Connect) -> None:
         connect()
 
 
+def test_tls_at_a_port_that_speaks_in_clear_is_told_in_words(peer: Pop3Peer) -> None:
+    box = replace(BOX, host="localhost", port=peer.port, tls=MailboxTls.TLS)
+    with pytest.raises(MailboxError, match=r"localhost: TLS: the server does not speak TLS at"):
+        READER.open(box, b"secret")
+
+
 @pytest.mark.parametrize("secret", ["a\r\nDELE 1", "a\nb", "a\0b"])
 def test_a_password_that_would_be_a_command_is_not_sent(
     peer: Pop3Peer, connect: Connect, secret: str

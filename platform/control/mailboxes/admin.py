@@ -16,6 +16,8 @@ from control.admin_base import PolicyAdmin, VersionedForm, change_of
 from control.audit.choices import Action
 from control.mailboxes import services
 from control.mailboxes.models import Mailbox, Reading
+from control.mailboxes.selectors import reading_of, tally_of
+from control.mailboxes.shown import shown_reading
 
 
 class MailboxForm(VersionedForm):
@@ -51,6 +53,7 @@ class MailboxAdmin(PolicyAdmin):
         "account",
         "is_active",
         "read_at",
+        "reads_next",
         "what_failed",
     )
     list_display_links = ("id", "name")
@@ -76,6 +79,7 @@ class MailboxAdmin(PolicyAdmin):
             .get_queryset(request)
             .annotate(
                 last_read_at=Subquery(last.values("ended_at")[:1]),
+                next_read_at=Subquery(last.values("next_at")[:1]),
                 last_error=Subquery(last.values("error")[:1]),
             )
         )
@@ -87,10 +91,26 @@ class MailboxAdmin(PolicyAdmin):
         found: datetime | None = obj.last_read_at
         return found
 
+    @admin.display(description=_("next"), ordering="next_read_at")
+    def reads_next(self, obj: Any) -> datetime | None:
+        """When it is due again; nothing for one that is due now, or that nobody reads."""
+        found: datetime | None = obj.next_read_at
+        # Before its first reading has ended it is due since ever.
+        return found if obj.is_active and found is not None and found.year > 1 else None
+
     @admin.display(description=_("what failed"), ordering="last_error")
     def what_failed(self, obj: Any) -> str:
         """Why the last reading came to nothing, in the server's words."""
         return str(obj.last_error or "")
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Show above the form what was read."""
+        box = context.get("original")
+        if box is not None:
+            context["reading"] = shown_reading(reading_of(box.pk), tally_of(box.pk))
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def create_row(self, request: HttpRequest, obj: Any, form: Any) -> None:
         obj.secret_ref = services.new_secret_ref()

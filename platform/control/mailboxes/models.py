@@ -72,6 +72,7 @@ class Reading(models.Model):
     mailbox_id = models.IntegerField(_("mailbox ID"), primary_key=True)
     node = models.TextField(_("node"))
     ended_at = models.DateTimeField(_("read at"), null=True)
+    next_at = models.DateTimeField(_("next"))
     read_count = models.IntegerField(_("messages"))
     error = models.TextField(_("error"))
 
