@@ -1,6 +1,6 @@
 """The operators' site, and the base of its pages.
 
-Gives    PanelSite: mode, policy and nodes on every page; PanelAdmin: `control.access` decides;
+Gives    PanelSite: mode, policy, nodes, alerts on every page; PanelAdmin: `control.access` decides;
          ReadOnlyAdmin: a look and nothing else; actor_of(request)
 """
 
@@ -51,13 +51,15 @@ class PanelSite(admin.AdminSite):
         return actor_of(request).is_admin
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """Add what every page shows: the mode, the policy in force, the nodes."""
+        """Add what every page shows: mode, policy in force, nodes, open alerts."""
         context = super().each_context(request)
         configured = settings.POSTFLEET
         context["mode"] = "lab" if configured is None or configured.is_lab else "live"
         if self.has_permission(request):
             fleet_state: Callable[[], Any] = import_string(settings.POLICY_STATE)
             context["fleet"] = fleet_state()
+            open_alerts: Callable[[], Any] = import_string(settings.ALERT_STATE)
+            context["alerts"] = open_alerts()
         return context
 
 

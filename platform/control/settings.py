@@ -68,6 +68,7 @@ INSTALLED_APPS = [
     "control.stoplists",
     "control.queue",
     "control.jobs",
+    "control.notify",
     "control.policy",
     "control.reports",
 ]
@@ -103,6 +104,11 @@ TEMPLATES = [
 # How a change of rows becomes policy; named here so that no app has to import the compiler.
 POLICY_PUBLISHER = "control.policy.publisher.publish"
 POLICY_STATE = "control.policy.selectors.fleet_state"
+# The same for open alerts on every page, and for the mail that a new user gets.
+ALERT_STATE = "control.notify.selectors.open_alerts"
+WELCOME = "control.notify.services.welcome"
+# Where people reach the panel: what links in system mail begin with.
+PUBLIC_URL = ENVIRONMENT.variables.get("PUBLIC_URL", "").rstrip("/")
 
 # --- people ---------------------------------------------------------------------------------------
 
@@ -116,6 +122,8 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
 ]
 LOGIN_URL = "admin:login"
+# How long a link in a welcome, or for a lost password, opens the page that sets one.
+PASSWORD_RESET_TIMEOUT = 24 * 3600
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", _("English")), ("ru", _("Russian"))]
 LOCALE_PATHS = [CONTROL_DIR / "locale"]

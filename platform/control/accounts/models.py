@@ -71,6 +71,14 @@ class Account(PolicyModel):
         default=1000,
         validators=[MinValueValidator(1), MaxValueValidator(100_000)],
     )
+    alert_email = models.EmailField(
+        _("alerts go to"), blank=True, help_text=_("Empty: the account gets no alerts by mail.")
+    )
+    alerts_complaints = models.BooleanField(
+        _("alert: complaints"), default=True, help_text=_("Above the threshold of the alert rule.")
+    )
+    alerts_hard_bounces = models.BooleanField(_("alert: hard bounces"), default=True)
+    alerts_soft_bounces = models.BooleanField(_("alert: soft bounces"), default=True)
 
     class Meta:
         verbose_name = _("account")

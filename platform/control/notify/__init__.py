@@ -1,0 +1,1 @@
+"""System mail: welcome, lost passwords, and alerts with their rules."""
