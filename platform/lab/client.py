@@ -36,7 +36,7 @@ class LabClient:
         return self._json("GET", "/counts")
 
     def facts(self, **wanted: str) -> Iterator[dict[str, Any]]:
-        """Return journaled facts; narrow them by fate, provider, recipient or id."""
+        """Return journaled facts; narrow them by provider, fate, recipient, its prefix, or id."""
         return self._rows("/ids?" + urlencode(wanted))
 
     def late(self) -> Iterator[dict[str, Any]]:

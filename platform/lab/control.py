@@ -107,7 +107,7 @@ class Control:
         return Response.of_json({"results": rows})
 
     async def _ids(self, request: Request) -> Response:
-        allowed = {"fate", "provider", "recipient", "id"}
+        allowed = {"fate", "provider", "recipient", "recipient_prefix", "id"}
         if unknown := set(request.query) - allowed:
             raise HttpError(
                 HTTPStatus.BAD_REQUEST,
@@ -116,10 +116,13 @@ class Control:
             )
         if "fate" in request.query:
             _member(Fate, request.query["fate"], "/fate")
-        wanted = tuple(request.query.items())
+        prefix = request.query.get("recipient_prefix", "")
+        wanted = [item for item in request.query.items() if item[0] != "recipient_prefix"]
         rows = (
             row
-            if row["kind"] == "fact" and all(row[name] == value for name, value in wanted)
+            if row["kind"] == "fact"
+            and row["recipient"].startswith(prefix)
+            and all(row[name] == value for name, value in wanted)
             else None
             for row in self._tally.rows()
         )

@@ -51,6 +51,11 @@ class LoadPlan:
     batch_size: int = 100
     connections: int = 4
 
+    @property
+    def recipient_prefix(self) -> str:
+        """What every recipient of this run begins with, and of no other run."""
+        return f"reader.{self.run}-"
+
     def __post_init__(self) -> None:
         for name in ("count", "size_bytes", "batch_size", "connections"):
             if getattr(self, name) < 1:
@@ -76,6 +81,7 @@ class Batch:
     messages: tuple[LoadMessage, ...]
     status: int
     answer: dict[str, Any]
+    offered_at: float  # when it was first offered, as time.time() tells
     seconds: float
 
 
@@ -93,7 +99,7 @@ def build_messages(plan: LoadPlan, world: World) -> Iterator[LoadMessage]:
             lab_id=lab_id,
             provider=provider.key,
             from_address=plan.from_address,
-            recipient=f"reader.{lab_id}@{domain.name}",
+            recipient=f"{plan.recipient_prefix}{number:07d}@{domain.name}",
             subject=f"News number {number}",
             text=_text(draw, plan.size_bytes),
         )
@@ -165,7 +171,7 @@ class _Client:
         """Offer one batch until it is taken, refused, or tried often enough."""
         document = {"messages": [payload_of(one, campaign=plan.campaign) for one in messages]}
         body = json.dumps(document).encode()
-        began = time.monotonic()
+        offered_at, began = time.time(), time.monotonic()
         failure = "stopped"
         for tried in range(MAX_TRIES):
             if tried and stop.wait(min(0.1 * 4**tried, MAX_PAUSE_S)):
@@ -177,7 +183,8 @@ class _Client:
                 failure = f"{self._host}:{self._port}: {exc or type(exc).__name__}"
                 continue
             if status < 300:
-                return Batch(tuple(messages), status, answer, time.monotonic() - began)
+                seconds = time.monotonic() - began
+                return Batch(tuple(messages), status, answer, offered_at, seconds)
             failure = f"{status} {json.dumps(answer)}"
             if status not in _TRY_AGAIN:
                 break

@@ -1,14 +1,14 @@
 """Tell what the receivers counted, as a table a person can read.
 
 Gives    per_isp(): a row per provider and their sums; table(): the rows as text; summary(): the
-         sums a check needs
+         sums a check needs; aligned(): any rows as text
 Takes    the answer of GET /counts; what was offered per provider, when that is known; an earlier
          answer, to count from there on
 Raises   KeyError when the counts are not those of a lab
 Follows  design.md section 5: counted at the receivers, not from the product's database
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,6 +148,11 @@ def table(
     for one in per_isp(counts, offered=offered, before=before):
         row = [one.name] + ([str(one.offered)] if offered is not None else [])
         rows.append(row + [str(getattr(one, name)) for _, name in _COLUMNS])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of equal length as lines: names to the left, figures to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(

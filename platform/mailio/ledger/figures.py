@@ -47,6 +47,12 @@ SELECT r.id, r.recipient_no, r.recipient, r.state, r.reason, r.due_at, r.accepte
  ORDER BY r.recipient_no
 """
 
+_RECIPIENTS = """
+SELECT r.recipient
+  FROM ledger_row r JOIN ledger_lane l ON l.id = r.lane_id JOIN campaign g ON g.id = l.campaign_id
+ WHERE g.label = $1::text
+"""
+
 # The first row by due time of each lane, through the claim's index.
 _OLDEST = """
 SELECT COALESCE(extract(epoch FROM statement_timestamp() - min(f.due_at)), 0)::float8,
@@ -66,6 +72,7 @@ _STATEMENTS = {
     "counts": _COUNTS,
     "totals": _TOTALS,
     "rows_of_message": _OF_MESSAGE,
+    "recipients_of_campaign": _RECIPIENTS,
     "oldest": _OLDEST,
 }
 
@@ -167,6 +174,10 @@ class LedgerFigures:
         """Return the recipients of a message that are still in the queue."""
         found = self._session.call("rows_of_message", (str(message_id),))
         return [_to_message_row(row) for row in found]
+
+    def recipients_of_campaign(self, campaign: str) -> Sequence[str]:
+        """Return who is still owed a result. As long as the campaign's queue: for small ones."""
+        return [str(row[0]) for row in self._session.call("recipients_of_campaign", (campaign,))]
 
     def close(self) -> None:
         """Close the connection."""

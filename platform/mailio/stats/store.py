@@ -156,6 +156,17 @@ class ClickhouseStatistics:
             )
             return {str(kind): int(count) for kind, count in self._driver.query(sql)}
 
+    def recipients(self, *, campaign: str, kinds: Sequence[str]) -> list[tuple[str, str, int]]:
+        """Return each kind and recipient of a campaign, with how many distinct events there are."""
+        wanted = ",".join(sorted(map(text_literal, kinds)))
+        with faults():
+            where = self._where(None, None, None, campaign)
+            sql = (
+                "SELECT kind, recipient, uniqExact(event_id) FROM event"  # noqa: S608
+                f" WHERE {where} AND kind IN ({wanted}) GROUP BY kind, recipient"
+            )
+            return [(str(kind), str(to), int(count)) for kind, to, count in self._driver.query(sql)]
+
     def _where(
         self,
         since: datetime | None,

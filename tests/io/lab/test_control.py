@@ -46,6 +46,9 @@ async def test_counts_facts_and_bytes_come_back_over_http(lab: Lab) -> None:
         accepted = {row["recipient"] for row in client.facts(fate="accepted", provider="refusa")}
         assert len(refused) == refusa["refused_unique"]
         assert refused.isdisjoint(accepted)
+        begin = {row["recipient"] for row in client.facts(recipient_prefix="u1")}
+        assert begin == {one for one in accepted | refused if one.startswith("u1")}
+        assert len(begin) == 11
         (first, second) = client.facts(id="<odd/id 1>")
         assert first["sha256"] == second["sha256"] == hashlib.sha256(content).hexdigest()
         assert client.message("<odd/id 1>") == content

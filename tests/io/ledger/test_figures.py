@@ -51,6 +51,8 @@ async def test_figures_add_up_by_sender_account_campaign_class_and_isp(
     assert [t.unknown for t in figures.totals(account_id=1)] == [1]
     assert figures.totals(sender_id=9) == []
     assert figures.totals(account_id=1)[0].next_due_at is None
+    assert sorted(figures.recipients_of_campaign("spring")) == ["a@one.test", "a@two.test"]
+    assert figures.recipients_of_campaign("autumn") == []
     query("UPDATE ledger_row SET due_at = due_at - interval '1 h' WHERE state = 0")
     ages = figures.oldest_ages()
     assert 3600 <= ages.due_s == ages.unrouted_s < 3700

@@ -211,6 +211,23 @@ def test_a_recipient_counts_once_in_the_final_counts(statistics: ClickhouseStati
     assert statistics.final_counts(campaign="winter") == {}
 
 
+def test_recipients_are_told_by_kind_with_how_often(statistics: ClickhouseStatistics) -> None:
+    message = message_id()
+    told = [
+        event(EventKind.DEFERRED, message=message),
+        event(EventKind.DEFERRED, message=message, claim_no=2),
+        event(EventKind.COMPLAINED, message=message),
+        event(message=message),
+        event(EventKind.COMPLAINED, campaign="autumn", recipient="bob@example.com"),
+    ]
+    statistics.insert([body(*told), body(*told)])
+    assert sorted(statistics.recipients(campaign="spring", kinds=("deferred", "complained"))) == [
+        ("complained", "ann@example.com", 1),
+        ("deferred", "ann@example.com", 2),
+    ]
+    assert statistics.recipients(campaign="winter", kinds=("deferred",)) == []
+
+
 def test_counts_keep_to_their_range_of_time(statistics: ClickhouseStatistics) -> None:
     statistics.insert([body(*(event(at_ms=NOON_MS + s * 1000) for s in (0, 59, 60, 119, 120)))])
     until = T0 + timedelta(seconds=120)
