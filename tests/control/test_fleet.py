@@ -1,31 +1,121 @@
-"""What `manage.py fleet` says and decides, without starting anything."""
+"""The account of a campaign: each recipient has one end, each report counts once."""
 
-from dataclasses import replace
+from collections.abc import Iterable
+from typing import Any
 
-from control.management.fleet.campaign import Tally
+from control.management.fleet.reckoning import Evidence, Offered, Reckoning, reckon
 
-WHOLE = Tally(
-    accepted=10,
-    delivered=7,
-    bounced=1,
-    expired=1,
-    stopped=1,
-    purged=0,
-    queued=0,
-    duplicated=0,
-)
+Told = tuple[str, str, int]
 
 
-def test_a_campaign_is_whole_when_each_message_came_to_one_end() -> None:
-    assert WHOLE.is_whole
+def fact(recipient: str, fate: str = "accepted", **other: Any) -> dict[str, Any]:
+    reply = {"accepted": "250 2.0.0 ok", "refused": "550 5.1.1 no"}.get(fate)
+    return {"recipient": recipient, "fate": fate, "reply": reply, "at": 12.0, **other}
 
 
-def test_a_fleet_that_delivers_nothing_is_not_whole_though_all_is_accounted_for() -> None:
-    stuck = replace(WHOLE, delivered=0, queued=7)
-    assert stuck.unaccounted == 0
-    assert not stuck.is_whole
+def account(
+    *facts: dict[str, Any],
+    accepted: Iterable[str] = ("a@x.test",),
+    told: Iterable[Told] = (),
+    reports: Iterable[tuple[str, str]] = (),
+    queued: Iterable[str] = (),
+    wire: frozenset[str] | None = None,
+) -> Reckoning:
+    """Reckon recipients of an ISP X, offered at 10 s; those of y.test are of Y."""
+    offered = {one: Offered("Y" if one.endswith("y.test") else "X", 10.0) for one in accepted}
+    return reckon(
+        Evidence(
+            offered=offered,
+            facts=facts,
+            reports=[{"kind": kind, "recipient": one} for kind, one in reports],
+            told=tuple(told),
+            queued=frozenset(queued),
+            on_the_wire=wire,
+        ),
+        isps=["X", "Y"],
+    )
 
 
-def test_a_message_lost_or_delivered_twice_is_not_whole() -> None:
-    assert not replace(WHOLE, delivered=6).is_whole
-    assert not replace(WHOLE, duplicated=1).is_whole
+def test_a_campaign_is_good_when_each_message_came_to_one_end() -> None:
+    found = account(
+        fact("a@x.test"),
+        fact("b@x.test", "refused"),
+        accepted=["a@x.test", "b@x.test", "c@x.test", "d@x.test", "e@x.test"],
+        told=[("expired", "c@x.test", 1), ("stopped", "d@x.test", 1), ("purged", "e@x.test", 1)],
+    )
+    assert found.is_good
+    assert found.line == (
+        "accepted=5 delivered=1 bounced=1 expired=1 stopped=1 purged=1 queued=0 unaccounted=0 "
+        "duplicated=0 repeated=0 lost_replies=0 reports=0 counted_once=0"
+    )
+
+
+def test_a_message_nobody_can_point_at_is_unaccounted() -> None:
+    found = account(fact("a@x.test", "deferred"))
+    assert "queued=0 unaccounted=1" in found.line
+    assert not found.is_good
+
+
+def test_a_fleet_that_delivers_nothing_is_not_good_though_all_is_accounted_for() -> None:
+    found = account(queued=["a@x.test"])
+    assert "queued=1 unaccounted=0" in found.line
+    assert not found.is_good
+
+
+def test_what_a_receiver_took_is_delivered_though_we_stopped_the_repeat() -> None:
+    lost = fact("a@x.test", reply=None)
+    found = account(lost, told=[("stopped", "a@x.test", 1)])
+    assert "delivered=1 bounced=0 expired=0 stopped=0" in found.line
+    assert found.is_good
+
+
+def test_a_copy_after_a_lost_reply_is_repeated_and_any_other_is_duplicated() -> None:
+    lost = fact("a@x.test", reply=None)
+    repeated = account(lost, fact("a@x.test"))
+    assert "duplicated=0 repeated=1 lost_replies=1" in repeated.line
+    assert repeated.is_good
+    both = account(lost, fact("a@x.test"), fact("a@x.test"))
+    assert "duplicated=1 repeated=1 lost_replies=1" in both.line
+    assert not both.is_good
+
+
+def test_after_a_kill_as_much_may_arrive_twice_as_was_on_the_wire_and_no_more() -> None:
+    twice = [fact("a@x.test"), fact("a@x.test")]
+    fair = account(*twice, wire=frozenset({"a@x.test", "stranger@x.test"}))
+    assert "duplicated=1 on_the_wire=1 " in fair.line
+    assert "duplicated <= on_the_wire" in fair.demand
+    assert fair.is_good
+    assert not account(*twice, wire=frozenset()).is_good
+    assert not account(*twice).is_good
+
+
+def test_every_report_of_the_lab_must_be_counted_once_and_no_other() -> None:
+    late = [("late_bounced", "a@x.test"), ("complained", "stranger@x.test")]
+    once = account(fact("a@x.test"), reports=late, told=[("late_bounced", "a@x.test", 1)])
+    assert "reports=1 counted_once=1" in once.line
+    assert once.is_good
+    for told in (
+        [],
+        [("late_bounced", "a@x.test", 2)],
+        [("late_bounced", "a@x.test", 1), ("complained", "a@x.test", 1)],
+    ):
+        assert not account(fact("a@x.test"), reports=late, told=told).is_good
+
+
+def test_the_table_has_a_line_for_each_isp_and_their_sums() -> None:
+    found = account(
+        fact("a@x.test"),
+        fact("a@x.test", at=99.0),
+        fact("b@x.test", at=14.5),
+        fact("c@y.test", "refused"),
+        accepted=["a@x.test", "b@x.test", "c@y.test"],
+        told=[("deferred", "b@x.test", 3)],
+        reports=[("complained", "b@x.test")],
+    )
+    head, *rows = found.table().splitlines()
+    assert {len(line) for line in rows} == {len(head)}
+    assert [row.split() for row in rows] == [
+        ["X", "2", "2", "0", "1", "0", "1", "0", "0", "1", "4.5", "4.5"],
+        ["Y", "1", "0", "1", "0", "0", "0", "0", "0", "0", "-", "-"],
+        ["total", "3", "2", "1", "1", "0", "1", "0", "0", "1", "4.5", "4.5"],
+    ]

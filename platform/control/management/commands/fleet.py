@@ -1,7 +1,9 @@
-"""`manage.py fleet run|demo`: the product, whole, on this machine.
+"""`manage.py fleet run|demo|up|status|start|stop|restart|exec`: the product's processes.
 
 `run` stays until Ctrl-C. `demo` sends a campaign, counts, and ends: exit code 0 only if every
-message was accepted and came to its end, each is accounted for, and none arrived twice.
+message was accepted and came to its end, each late bounce and complaint counts once, and nothing
+arrived twice but what a receiver lost its own reply to. `demo --kill` kills a delivery worker in
+the middle; then what arrived twice may be as much as was on the wire, and no more.
 """
 
 from __future__ import annotations
@@ -18,27 +20,31 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from control.management.fleet import doctor
-from control.management.fleet.campaign import Campaign, Tally
+from control.management.fleet import doctor, own
+from control.management.fleet.campaign import PAUSE_S, Campaign, Progress
 from control.management.fleet.house import TOP, FleetError, House
+from control.management.fleet.killing import Kill
 from control.management.fleet.launch import FLOWER_USER, Fleet
 from embedded.signals import stop_signals
 from lab.client import LabError
 from mailcore.ports import StoreUnavailable
 
 FIRST_CAMPAIGN = 200
+DEMO_MESSAGES = 5_000
 DEMO_BASE_S = 120.0
 DEMO_PER_MESSAGE_S = 0.05
+# A worker is killed when this part of the messages has arrived.
+MIDWAY = 1 / 3
 
 
 class Command(BaseCommand):
-    """Starts embedded stack, lab, panel, API, workers, beat and Flower."""
+    """Starts embedded stack, lab, panel, API, workers, beat and Flower; looks after them."""
 
-    help = "Run the whole product on this machine (run), or send a counted campaign (demo)."
+    help = "Start, watch and stop the product's processes on this machine."
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the two verbs."""
+        """Declare the verbs."""
         verbs = parser.add_subparsers(dest="verb", required=True)
         run = verbs.add_parser("run", help="start everything and stay")
         run.add_argument("--mode", choices=("lab", "live"), default="lab")
@@ -47,7 +53,11 @@ class Command(BaseCommand):
             "--probe", default="", help="live: a domain that receives mail, or none (see doctor)"
         )
         demo = verbs.add_parser("demo", help="send messages through the lab, count, end")
-        demo.add_argument("--messages", type=int, default=500)
+        demo.add_argument("--messages", type=int, default=DEMO_MESSAGES)
+        demo.add_argument(
+            "--kill", action="store_true", help="kill a delivery worker in the middle (SIGKILL)"
+        )
+        own.add_verbs(verbs)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the verb."""
@@ -55,8 +65,10 @@ class Command(BaseCommand):
             with stop_signals() as asked:
                 if options["verb"] == "run":
                     self._run(options["mode"], options["var"], options["probe"], asked)
+                elif options["verb"] in own.VERBS:
+                    sys.exit(own.run(options, say=self._say, asked=asked))
                 else:
-                    self._demo(options["messages"], asked)
+                    self._demo(options["messages"], options["kill"], asked)
         except (FleetError, StoreUnavailable, LabError) as exc:
             raise CommandError(str(exc)) from exc
         except KeyboardInterrupt:
@@ -86,8 +98,11 @@ class Command(BaseCommand):
             self._show(f"accepted {accepted} of {FIRST_CAMPAIGN}")
             if asked.is_set():
                 return
-        self._say(campaign.follow(timeout_s=60, show=self._progress, asked=asked).line)
-        self._say(campaign.report())
+        # Reports come later, and are read for as long as this runs: see the dashboard.
+        campaign.follow(timeout_s=60, show=self._progress, asked=asked, reports_within_s=0)
+        found = campaign.reckoning()
+        self._say(f"{found.line}\n{found.table()}\nour statistics: {campaign.statistics()}")
+        campaign.close()
 
     def _addresses(self, fleet: Fleet, house: House) -> None:
         found = fleet.addresses
@@ -100,7 +115,7 @@ class Command(BaseCommand):
 
     # ── demo ─────────────────────────────────────────────────────────────────────────────────
 
-    def _demo(self, messages: int, asked: threading.Event) -> None:
+    def _demo(self, messages: int, with_kill: bool, asked: threading.Event) -> None:
         if messages < 1:
             raise CommandError("--messages must be at least 1")
         base = TOP / "var"
@@ -110,22 +125,50 @@ class Command(BaseCommand):
         began = time.monotonic()
         with Fleet(House(var_dir, "lab"), say=self._say) as fleet:
             campaign = Campaign(fleet, messages=messages, label=f"demo-{int(time.time())}")
-            for accepted in campaign.send():
-                self._show(f"accepted {accepted} of {messages}")
-                if asked.is_set():
-                    break
+            killed = self._send(campaign, messages, with_kill, asked)
             timeout_s = DEMO_BASE_S + messages * DEMO_PER_MESSAGE_S
-            tally = campaign.follow(timeout_s=timeout_s, show=self._progress, asked=asked)
-            self._say(campaign.report())
-        good = tally.is_whole and tally.accepted == messages
+            campaign.follow(timeout_s=timeout_s, show=self._progress, asked=asked)
+            found = campaign.reckoning()
+            good = found.is_good and found.total.accepted == messages
+            good = good and (killed is None or _is_back(killed, fleet))
+            self._say(f"{found.table()}\nour statistics: {campaign.statistics()}")
+            campaign.close()
         if good:
             shutil.rmtree(var_dir, ignore_errors=True)
         else:
             self._say(f"data and logs are kept in {var_dir}")
         self._say(f"{time.monotonic() - began:.1f} s in all")
-        self.stdout.write(f"demo: {tally.line}")
+        self.stdout.write(f"demo: {found.line} ({found.demand})")
         if not good:
             sys.exit(1)
+
+    def _send(
+        self, campaign: Campaign, messages: int, with_kill: bool, asked: threading.Event
+    ) -> Kill | None:
+        """Send all, and kill once midway if that is wanted."""
+        killed = None
+        for accepted in campaign.send():
+            self._show(f"accepted {accepted} of {messages}")
+            if asked.is_set():
+                return killed
+            if with_kill and killed is None:
+                killed = self._kill(campaign, messages, asked)
+        while with_kill and killed is None and not asked.wait(PAUSE_S):
+            if campaign.finished() >= campaign.accepted:
+                raise FleetError("all was delivered before a worker could be killed: send more")
+            killed = self._kill(campaign, messages, asked)
+        return killed
+
+    def _kill(self, campaign: Campaign, messages: int, asked: threading.Event) -> Kill | None:
+        if campaign.finished() < messages * MIDWAY:
+            return None
+        killed = campaign.kill(asked)
+        if killed is not None:
+            self._say(
+                f"killed {killed.name} (process {killed.pid}) with {len(killed.peers)} connections"
+                f" to receivers open"
+            )
+        return killed
 
     # ── words ────────────────────────────────────────────────────────────────────────────────
 
@@ -152,8 +195,14 @@ class Command(BaseCommand):
 
     _shown_at = float("-inf")
 
-    def _progress(self, tally: Tally) -> None:
+    def _progress(self, found: Progress) -> None:
         self._show(
-            f"accepted {tally.accepted}, delivered {tally.delivered}, "
-            f"bounced {tally.bounced}, queued {tally.queued}"
+            f"accepted {found.accepted}, delivered {found.delivered}, bounced {found.bounced}, "
+            f"queued {found.queued}; reports: {found.counted} counted of {found.reports}, "
+            f"{found.reports_due} to come"
         )
+
+
+def _is_back(killed: Kill, fleet: Fleet) -> bool:
+    """Whether the supervisor has started the killed process again."""
+    return fleet.pids().get(killed.name, killed.pid) != killed.pid
