@@ -7,7 +7,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent / "platform"))
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "control.settings")
+    # What starts the processes must run, and speak, in an environment that is wrong for them.
+    of_fleet = "_fleet" if sys.argv[1:2] == ["fleet"] else ""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", f"control.settings{of_fleet}")
 
     try:
         from django.core.exceptions import ImproperlyConfigured
