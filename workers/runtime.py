@@ -33,6 +33,7 @@ from mailio import settings as process_settings
 from mailio.broker import CeleryBells
 from mailio.clock import LedgerClock
 from mailio.dns import DnsResolver
+from mailio.holds import HoldCache
 from mailio.journal import FileJournal
 from mailio.ledger.delivery import PgLedger
 from mailio.ledger.outbox import PgOutbox
@@ -195,6 +196,8 @@ class EngineProcess(PolicyProcess):
 
     def __init__(self, kind: str, settings: Settings, celery: Celery) -> None:
         super().__init__(kind, settings, celery)
+        self.holds = HoldCache(settings.database_url, settings.redis_url)
+        self.closing(self.holds.stop)
         self.engine = Engine()
         self.closing(self.engine.stop)
         self._journal = FileJournal(settings.journal_dir, self.name)
@@ -248,6 +251,7 @@ class EngineProcess(PolicyProcess):
         self.closing(lambda: self.engine.call(shaper.close()))
         return DeliverPorts(
             policy=self.policy,
+            holds=self.holds,
             clock=self.clock,
             ledger=ledger,
             spool=self.spool,
@@ -316,9 +320,13 @@ class UpkeepProcess(EngineProcess):
             deliver=self.ports,
             chores=chores,
             journals=JournalDirectory(settings.journal_dir),
-            spool=SegmentDirectory(self.spool),
             rules=Rules(self.policy),
         )
+        shelf, book = SegmentDirectory(settings.spool_dir), SpoolBook(settings.database_url)
+        self.closing(shelf.close)
+        self.closing(book.close)
+        grace_s = CONTENT_GRACE_LAB_S if settings.is_lab else CONTENT_GRACE_S
+        self._spool = SpoolPorts(settings.node, self.policy, shelf, book, grace_s)
         self._poller = open_poller(settings, self.ports, self.closing)
 
     async def poll(self) -> int:
@@ -334,8 +342,15 @@ class UpkeepProcess(EngineProcess):
         return await reap(self._upkeep)
 
     async def sweep(self) -> int:
-        """Delete what nobody needs."""
-        return await sweep(self._upkeep)
+        """Delete what nobody needs, first from the disk."""
+        try:
+            return await sweep_spool(self._spool)
+        finally:
+            await prune(self._upkeep)
+
+    async def measure(self) -> None:
+        """Look at the spool's disk."""
+        await measure_disk(self._spool)
 
     async def check(self) -> int:
         """Count again."""

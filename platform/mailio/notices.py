@@ -1,4 +1,4 @@
-"""Hear notices over Redis: "mail was accepted", "a policy was published".
+"""Hear notices over Redis: "mail was accepted", "a hold was placed or released".
 
 Gives    listen: a thread that calls back for each notice, until it is stopped
 Takes    a Redis URL, a channel, a callback (called on the thread, with the text)
@@ -14,6 +14,7 @@ from collections.abc import Callable
 import redis
 
 RING_CHANNEL = "pf:ring"
+HOLD_CHANNEL = "pf:holds"
 _PAUSE_S = 1.0
 
 log = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from mailcore.envelope import ContentRef, QueuedRow
 from mailcore.events import Event, decode_lines
+from mailcore.holds import HeldLanes
 from mailcore.outcome import (
     MailClass,
     Outcome,
@@ -21,7 +22,17 @@ from mailcore.ports import (
     Settlement,
     StoreUnavailable,
 )
+from mailcore.ports.queue import NO_LANES
 from mailcore.reply import SmtpReply
+
+
+def _is_left_out(row: QueuedRow, held: HeldLanes) -> bool:
+    return (
+        row.sender_id in held.senders
+        or row.account_id in held.accounts
+        or row.campaign_id in held.campaigns
+        or row.isp_id in held.isps
+    )
 
 
 @dataclass
@@ -39,6 +50,8 @@ class MemoryLedger:
     lease_is_good: bool = True
     next_incarnation: int = 1
     claims: list[Sequence[LaneClaim]] = field(default_factory=list)
+    # What the database says is held, whatever the process under test has heard.
+    held_domains: set[str] = field(default_factory=set)
 
     def add(self, *rows: QueuedRow) -> None:
         for each in rows:
@@ -67,15 +80,26 @@ class MemoryLedger:
         self._check()
         return True
 
-    async def due_lanes(self, *, limit: int, skip: int = 0) -> Sequence[DueLane]:
-        self._check()
-        return self._lanes(lambda _: True)[skip : skip + limit]
-
-    async def lanes_of_sites(
-        self, sites: Sequence[str], *, mail_class: MailClass, sender_ids: Sequence[int]
+    async def due_lanes(
+        self, *, limit: int, skip: int = 0, held: HeldLanes = NO_LANES
     ) -> Sequence[DueLane]:
         self._check()
-        return self._lanes(lambda r: r.site in sites and r.mail_class is mail_class)
+        return self._lanes(lambda r: r.site != "" and not _is_left_out(r, held))[
+            skip : skip + limit
+        ]
+
+    async def lanes_of_sites(
+        self,
+        sites: Sequence[str],
+        *,
+        mail_class: MailClass,
+        sender_ids: Sequence[int],
+        held: HeldLanes = NO_LANES,
+    ) -> Sequence[DueLane]:
+        self._check()
+        return self._lanes(
+            lambda r: r.site in sites and r.mail_class is mail_class and not _is_left_out(r, held)
+        )
 
     def _lanes(self, wanted: Callable[[QueuedRow], bool]) -> list[DueLane]:
         lanes: dict[int, list[QueuedRow]] = {}
@@ -88,7 +112,7 @@ class MemoryLedger:
                 lane_id,
                 rows[0].sender_id,
                 rows[0].account_id,
-                0,
+                rows[0].campaign_id,
                 rows[0].mail_class,
                 rows[0].site,
                 TlsNeed.POLICY,
@@ -151,8 +175,40 @@ class MemoryLedger:
             self.rows.pop(each.id)
         return len(rows)
 
+    async def park(self, rows: Sequence[QueuedRow]) -> int:
+        self._check()
+        ours = [
+            each
+            for each in rows
+            if each.recipient.domain in self.held_domains
+            and each.id in self.rows
+            and self.rows[each.id].claim_no == each.claim_no
+        ]
+        for each in ours:
+            self.rows[each.id] = replace(each, state=RowState.WAITING, site="", isp_id=0)
+            self.reasons[each.id] = WaitReason.HELD
+        return len(ours)
+
+    async def park_domains(self, domains: Sequence[str]) -> int:
+        found = [
+            r
+            for r in self.rows.values()
+            if not r.site
+            and r.recipient.domain in self.held_domains.intersection(domains)
+            and self.reasons.get(r.id) is not WaitReason.HELD
+        ]
+        for each in found:
+            self.reasons[each.id] = WaitReason.HELD
+        return len(found)
+
     async def unrouted_domains(self, *, limit: int) -> Sequence[str]:
-        return sorted({r.recipient.domain for r in self.rows.values() if not r.site})
+        return sorted(
+            {
+                r.recipient.domain
+                for r in self.rows.values()
+                if not r.site and self.reasons.get(r.id) is not WaitReason.HELD
+            }
+        )
 
     async def apply_routes(self, routes: Sequence[DomainRoute]) -> int:
         moved = 0

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from mailcore.bells import ApplyBell, DrainBell, Path, RouteBell, UpkeepBell
+from mailcore.holds import NO_HOLDS, Hold, HoldScope, HoldSet
 from mailcore.outcome import (
     MailClass,
     Scope,
@@ -51,6 +52,25 @@ class FixedPolicy:
 
     def current(self) -> PolicySnapshot:
         return self.snapshot
+
+
+class FixedHolds:
+    """HoldSource whose holds a test places and releases."""
+
+    def __init__(self) -> None:
+        self.in_force = NO_HOLDS
+
+    def current(self) -> HoldSet:
+        return self.in_force
+
+    def place(self, scope: HoldScope, target: int | str = 0) -> None:
+        """Hold one thing and nothing else, by number or by name."""
+        number, name = (target, "") if isinstance(target, int) else (0, target)
+        self.in_force = HoldSet.of([Hold(1, scope, number, name, "why", "ann", NOW)])
+
+    def release(self) -> None:
+        """Hold nothing."""
+        self.in_force = NO_HOLDS
 
 
 class RunningClock:
@@ -269,6 +289,7 @@ class World:
     shaper: OpenShaper
     bells: RungBells
     policy: FixedPolicy
+    holds: FixedHolds
     ports: DeliverPorts
 
 
@@ -277,8 +298,10 @@ def world(snapshot: PolicySnapshot | None = None, *, limits: Limits | None = Non
     ledger, journal, clock = MemoryLedger(), MemoryJournal(), RunningClock()
     spool, resolver, receiver = MemorySpool(), TableResolver(), ScriptedReceiver()
     shaper, bells, source = OpenShaper(), RungBells(), FixedPolicy(snapshot or policy())
+    holds = FixedHolds()
     ports = DeliverPorts(
         policy=source,
+        holds=holds,
         clock=clock,
         ledger=ledger,
         spool=spool,
@@ -296,4 +319,4 @@ def world(snapshot: PolicySnapshot | None = None, *, limits: Limits | None = Non
         smtp_port=2525,
         limits=limits or Limits(linger_s=0.05, idle_s=0.05, dry_gap_s=0.01, round_gap_s=0.002),
     )
-    return World(ledger, journal, spool, resolver, receiver, shaper, bells, source, ports)
+    return World(ledger, journal, spool, resolver, receiver, shaper, bells, source, holds, ports)

@@ -13,6 +13,7 @@ from mailcore.ports import (
     Bells,
     Clock,
     Connector,
+    HoldSource,
     Journal,
     Ledger,
     PolicySource,
@@ -56,6 +57,7 @@ class DeliverPorts:
     """Ports and facts of one delivery process. `draw` returns a float in [0, 1)."""
 
     policy: PolicySource
+    holds: HoldSource
     clock: Clock
     ledger: Ledger
     spool: SpoolReader

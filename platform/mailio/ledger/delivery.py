@@ -20,6 +20,7 @@ from typing import Any
 import psycopg2
 
 from mailcore.envelope import QueuedRow
+from mailcore.holds import HeldLanes
 from mailcore.outcome import MailClass, TlsNeed
 from mailcore.ports import (
     Defer,
@@ -29,6 +30,7 @@ from mailcore.ports import (
     Settlement,
     StoreUnavailable,
 )
+from mailcore.ports.queue import NO_LANES
 from mailcore.reply import SmtpReply
 from mailio.clock import LedgerClock
 from mailio.ledger import arrays, delivery_sql
@@ -105,18 +107,25 @@ class PgLedger:
         """Take or keep a session lock that one process of the fleet may hold at a time."""
         return await self._locks.run(lambda: self._leads.take(role))
 
-    async def due_lanes(self, *, limit: int, skip: int = 0) -> Sequence[DueLane]:
-        """Return routed lanes with rows due, those due longest first, after the first `skip`."""
-        return [_to_lane(row) for row in await self._looks.call("due_lanes", (limit, skip))]
+    async def due_lanes(
+        self, *, limit: int, skip: int = 0, held: HeldLanes = NO_LANES
+    ) -> Sequence[DueLane]:
+        """Return routed lanes with rows due and not held, those due longest first, after the
+        first `skip`."""
+        params = (limit, skip, *_held_params(held))
+        return [_to_lane(row) for row in await self._looks.call("due_lanes", params)]
 
     async def lanes_of_sites(
-        self, sites: Sequence[str], *, mail_class: MailClass, sender_ids: Sequence[int]
+        self,
+        sites: Sequence[str],
+        *,
+        mail_class: MailClass,
+        sender_ids: Sequence[int],
+        held: HeldLanes = NO_LANES,
     ) -> Sequence[DueLane]:
-        """Return lanes of these sites, class and senders with rows due."""
-        rows = await self._looks.call(
-            "lanes_of_sites",
-            (arrays.texts(sites), arrays.numbers(sender_ids), mail_class.value),
-        )
+        """Return lanes of these sites, class and senders with rows due and not held."""
+        asked = (arrays.texts(sites), arrays.numbers(sender_ids), mail_class.value)
+        rows = await self._looks.call("lanes_of_sites", (*asked, *_held_params(held)))
         return [_to_lane(row) for row in rows]
 
     async def claim(
@@ -216,6 +225,18 @@ class PgLedger:
         self._take_back([row.id for row in strays])
         return moved
 
+    async def park(self, rows: Sequence[QueuedRow]) -> int:
+        """Let leased rows of held recipient domains wait, unrouted, with the reason `held`, until
+        their hold is over; return how many were still ours and held. The others stay leased."""
+        claims = [(row.id, row.claim_no, row.recipient.domain) for row in rows]
+        parked = await self._moves.run(lambda: self._routing.park(claims))
+        self._take_back(parked)
+        return len(parked)
+
+    async def park_domains(self, domains: Sequence[str]) -> int:
+        """The same for the unrouted rows of these domains that wait and are due."""
+        return await self._moves.run(lambda: self._routing.park_domains(domains))
+
     def close(self) -> None:
         """Finish what runs and close the connections. Blocks; locks of `try_lead` are lost."""
         for session in (self._claims, self._settles, self._looks, self._moves, self._locks):
@@ -237,6 +258,11 @@ class PgLedger:
     def _take_back(self, row_ids: Sequence[int]) -> None:
         for known in self._handed_out.values():
             known.difference_update(row_ids)
+
+
+def _held_params(held: HeldLanes) -> tuple[str, ...]:
+    every = (held.senders, held.accounts, held.campaigns, held.isps)
+    return tuple(arrays.numbers(ids) for ids in every)
 
 
 def _to_lane(row: tuple[Any, ...]) -> DueLane:

@@ -142,8 +142,16 @@ SELECT l.id, l.sender_id, l.account_id, l.campaign_id, l.mail_class, l.site, l.t
   FROM ledger_lane l
 """
 
+
+def _not_held(first: int) -> str:
+    """Return the condition that no hold covers a lane; HeldLanes are four parameters from here."""
+    names = ("sender_id", "account_id", "campaign_id", "isp_id")
+    return " AND ".join(f"l.{name} <> ALL (${first + n}::int[])" for n, name in enumerate(names))
+
+
 DUE_LANES = f"""{_LANE}
  WHERE l.next_due_at <= statement_timestamp() AND l.waiting > 0 AND l.site <> ''
+   AND {_not_held(3)}
  ORDER BY l.next_due_at, l.id LIMIT $1::int OFFSET $2::int
 """
 
@@ -151,6 +159,7 @@ LANES_OF_SITES = f"""{_LANE}
  WHERE l.site = ANY ($1::text[]) AND l.sender_id = ANY ($2::int[])
    AND l.mail_class = $3::smallint AND l.site <> ''
    AND l.next_due_at <= statement_timestamp() AND l.waiting > 0
+   AND {_not_held(4)}
  ORDER BY l.next_due_at
 """
 

@@ -25,6 +25,8 @@ from mailio.ledger.rows import to_row
 from mailio.ledger.upkeep_sql import STATEMENTS
 
 _CHUNK = 2000
+# What one call lets go at most, so that other chores have their turn.
+_UNPARK_CHUNKS = 50
 _LANES_A_TIME = 500
 _LANE_IDLE_S = 3600.0
 # Nothing younger is pruned, whatever is asked: an unanswered accept is looked up by its batch.
@@ -153,6 +155,25 @@ class LedgerUpkeep:
             return set()
         found = self._session.call("segments", (arrays.numbers(segments),))
         return {int(row[0]) for row in found}
+
+    def unpark(self) -> int:
+        """Let the parked rows of domains that are held no more wait for routing, due now; return
+        how many. A million of one domain take several calls."""
+        total, chunks = 0, _UNPARK_CHUNKS
+        for (domain,) in self._session.call("let_go_domains"):
+            after = 0
+            while chunks:
+                chunks -= 1
+                count, after = self._session.call("unpark", (domain, after, _CHUNK))[0]
+                total += count
+                if count < _CHUNK:
+                    break
+        self._session.call("note_unparked")
+        return total
+
+    def prune_undo(self, kept_s: float) -> int:
+        """Delete undo records older than this; with them goes the claim on their content."""
+        return self._until_few("prune_undo", (kept_s, _CHUNK), _CHUNK)
 
     def prune_outbox(self, kept_s: float) -> int:
         """Delete batches older than this that every consumer has seen."""

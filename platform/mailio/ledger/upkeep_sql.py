@@ -184,6 +184,64 @@ DELETE FROM ledger_incarnation i
 RETURNING 1
 """
 
+# From one parked domain to the next, not over their rows. Held or not is asked afresh each time:
+# a row may have been parked, or brought back by an undo, after its hold was over.
+LET_GO_DOMAINS = """
+WITH RECURSIVE parked (domain) AS (
+    (SELECT r.unrouted_domain FROM ledger_row r
+      WHERE r.unrouted_domain IS NOT NULL AND r.state = 0 AND r.reason = 'held'
+      ORDER BY r.unrouted_domain, r.id LIMIT 1)
+     UNION ALL
+    SELECT n.unrouted_domain
+      FROM parked p
+     CROSS JOIN LATERAL (
+        SELECT r.unrouted_domain FROM ledger_row r
+         WHERE r.unrouted_domain > p.domain AND r.state = 0 AND r.reason = 'held'
+         ORDER BY r.unrouted_domain, r.id LIMIT 1) n
+)
+SELECT p.domain FROM parked p
+ WHERE NOT EXISTS (SELECT FROM queue_hold h
+                    WHERE h.scope = 'domain' AND h.target = p.domain AND h.released_at IS NULL
+                      AND (h.ends_at IS NULL OR h.ends_at > statement_timestamp()))
+"""
+
+# In the order of their ids, from where the chunk before ended: what was let go a moment ago is
+# still in the index, and to pass over it each time would be all work.
+UNPARK = f"""
+WITH picked AS MATERIALIZED (
+    SELECT id FROM ledger_row
+     WHERE unrouted_domain = $1::text AND state = 0 AND reason = 'held' AND id > $2::bigint
+     ORDER BY id LIMIT $3::int FOR UPDATE SKIP LOCKED
+), freed AS MATERIALIZED (
+    UPDATE ledger_row r
+       SET due_at = statement_timestamp(),
+           reason = CASE WHEN r.attempt > 0 THEN 'retry' ELSE 'new' END
+      FROM picked p WHERE r.id = p.id
+    RETURNING r.id, r.lane_id, r.due_at
+), delta AS MATERIALIZED (
+    SELECT lane_id, 0 AS waiting, 0 AS leased, 0 AS unknown, min(due_at) AS due_at
+      FROM freed GROUP BY lane_id
+), {APPLY_DELTA}
+SELECT count(*), COALESCE(max(id), 0) FROM freed
+"""  # noqa: S608 (constants of this package)
+
+# Half a minute: longer than a statement that began to park before the hold was over can last.
+NOTE_UNPARKED = """
+UPDATE queue_hold h SET unparked_at = statement_timestamp()
+ WHERE h.scope = 'domain' AND h.unparked_at IS NULL
+   AND LEAST(h.released_at, h.ends_at) <= statement_timestamp() - interval '30 seconds'
+   AND NOT EXISTS (SELECT FROM ledger_row r
+                    WHERE r.unrouted_domain = h.target AND r.state = 0 AND r.reason = 'held')
+"""
+
+PRUNE_UNDO = """
+DELETE FROM queue_undo
+ WHERE id IN (SELECT id FROM queue_undo
+               WHERE saved_at < statement_timestamp() - make_interval(secs => $1::float8)
+               LIMIT $2::int)
+RETURNING 1
+"""
+
 SEGMENTS = """
 SELECT DISTINCT content_segment FROM ledger_row WHERE content_segment = ANY ($1::bigint[])
 """
@@ -205,5 +263,9 @@ STATEMENTS = {
     "prune_idempotency": PRUNE_IDEMPOTENCY,
     "prune_routes": PRUNE_ROUTES,
     "prune_incarnations": PRUNE_INCARNATIONS,
+    "let_go_domains": LET_GO_DOMAINS,
+    "unpark": UNPARK,
+    "note_unparked": NOTE_UNPARKED,
+    "prune_undo": PRUNE_UNDO,
     "segments": SEGMENTS,
 }

@@ -20,6 +20,12 @@ CREATE INDEX queue_hold_parking ON queue_hold (target)
 -- A domain is no part of a lane: rows of a held one are parked, unrouted, with this reason.
 CREATE INDEX ledger_row_parked ON ledger_row (unrouted_domain, id)
     WHERE unrouted_domain IS NOT NULL AND state = 0 AND reason = 'held';
+-- What waits for routing, without them: a million parked rows must not slow it.
+DROP INDEX ledger_row_unrouted, ledger_row_unrouted_due;
+CREATE INDEX ledger_row_unrouted ON ledger_row (unrouted_domain, due_at)
+    WHERE unrouted_domain IS NOT NULL AND state = 0 AND reason <> 'held';
+CREATE INDEX ledger_row_unrouted_due ON ledger_row (due_at, unrouted_domain)
+    WHERE unrouted_domain IS NOT NULL AND state = 0 AND reason <> 'held';
 
 -- Purged rows as they were, with the key of their lane, until undone or no longer kept. A record
 -- keeps its content alive as a row does.
