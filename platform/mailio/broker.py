@@ -183,6 +183,7 @@ def beat_schedule(node: str, *, consumers: Sequence[str] = CONSUMERS) -> dict[st
                     "schedule": row.every_s,
                     "args": (bell.to_json(),),
                     "options": {
+                        "argsrepr": bell.words,
                         "queue": queue_of(row.task, bell),
                         "expires": max(row.every_s, 1.0),
                         "ignore_result": True,
@@ -230,11 +231,11 @@ class CeleryBells:
         name, queue_type = queue_of(task, bell), self._app.conf.task_default_queue_type
         queue = declare(name, queue_type=queue_type)
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._publish, task, bell.to_json(), queue)
+        await loop.run_in_executor(self._thread, self._publish, task, bell, queue)
 
-    def _publish(self, task: str, payload: str, queue: Queue) -> None:
+    def _publish(self, task: str, bell: Bell, queue: Queue) -> None:
         try:
-            if not self._send(task, payload, queue) and not self._send(task, payload, queue):
+            if not self._send(task, bell, queue) and not self._send(task, bell, queue):
                 raise StoreUnavailable("broker", f"queue {queue.name} takes no bells")
         except (KombuError, AMQPError, OSError) as exc:
             raise StoreUnavailable("broker", str(exc) or type(exc).__name__) from exc
@@ -243,11 +244,13 @@ class CeleryBells:
         """Publish once; return False if the queue is gone that this connection had declared."""
         # The queue as an object: this process need not read it to ring on it.
         options: dict[str, Any] = {"queue": queue, "confirm_timeout": CONFIRM_TIMEOUT_S}
+        # What Flower shows of it.
+        options["argsrepr"] = bell.words
         with self._app.producer_or_acquire() as producer:
             try:
                 self._app.send_task(
                     task,
-                    args=(payload,),
+                    args=(bell.to_json(),),
                     producer=producer,
                     expires=BELL_LIFETIME_S,
                     ignore_result=True,
