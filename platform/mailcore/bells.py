@@ -1,6 +1,7 @@
 """All that crosses RabbitMQ: bells that say "there is work", never facts.
 
-Gives    DrainBell, RouteBell, ApplyBell, UpkeepBell; each `to_json` / `from_json`
+Gives    DrainBell, RouteBell, ApplyBell, UpkeepBell; each `to_json` / `from_json`, and `words`
+         for whoever watches the bells go by
 Raises   SchemaError for a payload of a shape or version that cannot be read
 Follows  design.md section 3 step 3: up to 100 paths of one node and class a bell
 
@@ -19,6 +20,7 @@ from mailcore.outcome import MailClass
 
 SCHEMA = 1
 MAX_PATHS = 100
+SHOWN_PATHS = 5
 
 
 def _dump(body: Mapping[str, Any]) -> str:
@@ -60,6 +62,14 @@ class DrainBell:
     paths: tuple[Path, ...]
     is_retry: bool = False
 
+    @property
+    def words(self) -> str:
+        """Return it for people: `node1 main, 2 paths: 7:mx.example.com, 8:mx.example.com`."""
+        kind = f"{self.mail_class.name.lower()}{' retry' if self.is_retry else ''}"
+        count = f"{len(self.paths)} path{'s' * (len(self.paths) != 1)}"
+        shown = ", ".join(path.key for path in self.paths[:SHOWN_PATHS])
+        return f"{self.node} {kind}, {count}: {shown}{' …' * (len(self.paths) > SHOWN_PATHS)}"
+
     def to_json(self) -> str:
         """Return the payload of the task."""
         return _dump(
@@ -86,6 +96,11 @@ class DrainBell:
 class RouteBell:
     """Some rows wait in unrouted lanes."""
 
+    @property
+    def words(self) -> str:
+        """Return it for people."""
+        return "unrouted lanes"
+
     def to_json(self) -> str:
         """Return the payload of the task."""
         return _dump({})
@@ -102,6 +117,11 @@ class ApplyBell:
     """The outbox has batches that a consumer has not seen."""
 
     consumer: str
+
+    @property
+    def words(self) -> str:
+        """Return it for people: who reads the outbox."""
+        return self.consumer
 
     def to_json(self) -> str:
         """Return the payload of the task."""
@@ -122,6 +142,11 @@ class UpkeepBell:
     """A chore of a node is due (`node` "" means any)."""
 
     node: str = ""
+
+    @property
+    def words(self) -> str:
+        """Return it for people: whose chore it is."""
+        return self.node or "any node"
 
     def to_json(self) -> str:
         """Return the payload of the task."""

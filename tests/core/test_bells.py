@@ -86,3 +86,26 @@ def test_a_newer_writers_extra_fields_are_passed_over() -> None:
 def test_paths_have_an_order_and_a_key_of_their_own() -> None:
     assert sorted([Path(2, "a"), Path(1, "b"), Path(1, "a")])[0] == Path(1, "a")
     assert Path(7, "mx.example.com").key == "7:mx.example.com"
+
+
+@pytest.mark.parametrize(
+    ("bell", "words"),
+    [
+        (
+            DrainBell("n1", MailClass.PRIORITY, (Path(7, "mx.example.com"),)),
+            "n1 priority, 1 path: 7:mx.example.com",
+        ),
+        (
+            DrainBell("n1", MailClass.MAIN, tuple(Path(n, "a") for n in range(100)), is_retry=True),
+            "n1 main retry, 100 paths: 0:a, 1:a, 2:a, 3:a, 4:a …",
+        ),
+        (RouteBell(), "unrouted lanes"),
+        (ApplyBell("statistics"), "statistics"),
+        (UpkeepBell("n2"), "n2"),
+        (UpkeepBell(), "any node"),
+    ],
+)
+def test_a_bell_can_be_read_by_people(
+    bell: DrainBell | RouteBell | ApplyBell | UpkeepBell, words: str
+) -> None:
+    assert bell.words == words

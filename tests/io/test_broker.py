@@ -19,6 +19,7 @@ from mailcore.outcome import MailClass
 from mailcore.ports import StoreUnavailable
 from mailio import settings
 from mailio.broker import (
+    CONSUMERS,
     TOPOLOGY,
     Bell,
     CeleryBells,
@@ -158,6 +159,7 @@ def test_beat_rings_for_chores_and_consumers_and_each_ring_expires_with_its_inte
     for entry in schedule.values():
         assert 0 < entry["options"]["expires"] <= max(entry["schedule"], 1.0)
         assert entry["options"]["queue"] in queues_of("", NODE)
+        assert entry["options"]["argsrepr"] in (NODE, "any node", "unrouted lanes", *CONSUMERS)
     assert schedule["upkeep.sweep"]["options"]["queue"] == "upkeep.n1"
     assert schedule["upkeep.check"]["options"]["queue"] == "upkeep"
 
@@ -178,6 +180,7 @@ async def test_a_bell_travels_as_one_string_by_task_name(app: Celery, bells: Cel
     [(headers, args)] = heard(app, "main.n1")
     assert headers["task"] == "deliver.drain"
     assert headers["ignore_result"] is True
+    assert headers["argsrepr"] == bell.words
     assert args == [bell.to_json()]
     assert DrainBell.from_json(args[0]) == bell
 
