@@ -4,7 +4,8 @@ SHELL := /bin/bash
 .PHONY: help run demo test check lock clean
 
 PYTHON := .venv/bin/python
-MESSAGES ?= 500
+MESSAGES ?= 5000
+KILL ?=
 ONLY ?=
 MODE ?=
 PROBE ?=
@@ -16,9 +17,9 @@ run: ## start everything and stay; MODE=live PROBE=domain sends to the real worl
 	@deploy/bootstrap.sh runtime
 	@$(PYTHON) manage.py fleet run $(if $(MODE),--mode "$(MODE)") $(if $(PROBE),--probe "$(PROBE)")
 
-demo: ## send MESSAGES=500 through the lab, count, exit
+demo: ## send MESSAGES=5000 through the lab, count, exit; KILL=1 kills a worker in the middle
 	@deploy/bootstrap.sh runtime
-	@$(PYTHON) manage.py fleet demo --messages $(MESSAGES)
+	@$(PYTHON) manage.py fleet demo --messages "$(MESSAGES)" $(if $(filter-out 0,$(KILL)),--kill)
 
 test: ## run the suites; ONLY=core,io,control,workers,e2e for some
 	@deploy/bootstrap.sh dev

@@ -130,6 +130,7 @@ class LabPolicy:
     """Times for policy rows in the lab: seconds where the internet has minutes and hours."""
 
     retry_delays_s: tuple[float, ...] = (2.0, 3.0, 5.0, 10.0, 20.0)
+    unknown_after_s: float = 10.0
     lifetime_s: float = 300.0
     connect_timeout_s: float = 5.0
     reply_timeout_s: float = 10.0

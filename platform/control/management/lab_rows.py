@@ -111,7 +111,7 @@ def _rules(change: Change, policy: LabPolicy) -> DefaultRule:
         {"name": "lab"},
         priority=50,
         retry_rule=retry,
-        unknown_after_s=policy.retry_delays_s[-1],
+        unknown_after_s=policy.unknown_after_s,
     )
 
 

@@ -21,9 +21,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from control.management.fleet import doctor, own
-from control.management.fleet.campaign import PAUSE_S, Campaign, Progress
+from control.management.fleet.campaign import Campaign
+from control.management.fleet.demo import Demo, words
 from control.management.fleet.house import TOP, FleetError, House
-from control.management.fleet.killing import Kill
 from control.management.fleet.launch import FLOWER_USER, Fleet
 from embedded.signals import stop_signals
 from lab.client import LabError
@@ -31,10 +31,6 @@ from mailcore.ports import StoreUnavailable
 
 FIRST_CAMPAIGN = 200
 DEMO_MESSAGES = 5_000
-DEMO_BASE_S = 120.0
-DEMO_PER_MESSAGE_S = 0.05
-# A worker is killed when this part of the messages has arrived.
-MIDWAY = 1 / 3
 
 
 class Command(BaseCommand):
@@ -99,7 +95,12 @@ class Command(BaseCommand):
             if asked.is_set():
                 return
         # Reports come later, and are read for as long as this runs: see the dashboard.
-        campaign.follow(timeout_s=60, show=self._progress, asked=asked, reports_within_s=0)
+        campaign.follow(
+            timeout_s=60,
+            show=lambda progress: self._show(words(progress)),
+            asked=asked,
+            reports_within_s=0,
+        )
         found = campaign.reckoning()
         self._say(f"{found.line}\n{found.table()}\nour statistics: {campaign.statistics()}")
         campaign.close()
@@ -124,51 +125,19 @@ class Command(BaseCommand):
         self._banner("lab")
         began = time.monotonic()
         with Fleet(House(var_dir, "lab"), say=self._say) as fleet:
-            campaign = Campaign(fleet, messages=messages, label=f"demo-{int(time.time())}")
-            killed = self._send(campaign, messages, with_kill, asked)
-            timeout_s = DEMO_BASE_S + messages * DEMO_PER_MESSAGE_S
-            campaign.follow(timeout_s=timeout_s, show=self._progress, asked=asked)
-            found = campaign.reckoning()
-            good = found.is_good and found.total.accepted == messages
-            good = good and (killed is None or _is_back(killed, fleet))
-            self._say(f"{found.table()}\nour statistics: {campaign.statistics()}")
-            campaign.close()
-        if good:
+            demo = Demo(
+                fleet, messages=messages, with_kill=with_kill, say=self._say, show=self._show
+            )
+            found = demo.run(asked)
+            self._say(f"{found.reckoning.table()}\nour statistics: {found.statistics}")
+        if found.is_good:
             shutil.rmtree(var_dir, ignore_errors=True)
         else:
             self._say(f"data and logs are kept in {var_dir}")
         self._say(f"{time.monotonic() - began:.1f} s in all")
-        self.stdout.write(f"demo: {found.line} ({found.demand})")
-        if not good:
+        self.stdout.write(found.line)
+        if not found.is_good:
             sys.exit(1)
-
-    def _send(
-        self, campaign: Campaign, messages: int, with_kill: bool, asked: threading.Event
-    ) -> Kill | None:
-        """Send all, and kill once midway if that is wanted."""
-        killed = None
-        for accepted in campaign.send():
-            self._show(f"accepted {accepted} of {messages}")
-            if asked.is_set():
-                return killed
-            if with_kill and killed is None:
-                killed = self._kill(campaign, messages, asked)
-        while with_kill and killed is None and not asked.wait(PAUSE_S):
-            if campaign.finished() >= campaign.accepted:
-                raise FleetError("all was delivered before a worker could be killed: send more")
-            killed = self._kill(campaign, messages, asked)
-        return killed
-
-    def _kill(self, campaign: Campaign, messages: int, asked: threading.Event) -> Kill | None:
-        if campaign.finished() < messages * MIDWAY:
-            return None
-        killed = campaign.kill(asked)
-        if killed is not None:
-            self._say(
-                f"killed {killed.name} (process {killed.pid}) with {len(killed.peers)} connections"
-                f" to receivers open"
-            )
-        return killed
 
     # ── words ────────────────────────────────────────────────────────────────────────────────
 
@@ -194,15 +163,3 @@ class Command(BaseCommand):
             self._say(text)
 
     _shown_at = float("-inf")
-
-    def _progress(self, found: Progress) -> None:
-        self._show(
-            f"accepted {found.accepted}, delivered {found.delivered}, bounced {found.bounced}, "
-            f"queued {found.queued}; reports: {found.counted} counted of {found.reports}, "
-            f"{found.reports_due} to come"
-        )
-
-
-def _is_back(killed: Kill, fleet: Fleet) -> bool:
-    """Whether the supervisor has started the killed process again."""
-    return fleet.pids().get(killed.name, killed.pid) != killed.pid

@@ -76,6 +76,11 @@ class Campaign:
         self._before = summary(self._lab.counts())
 
     @property
+    def run(self) -> str:
+        """What every id in the lab begins with."""
+        return self._plan.run
+
+    @property
     def accepted(self) -> int:
         """How many recipients the API took."""
         return len(self._offered)
