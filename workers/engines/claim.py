@@ -1,13 +1,13 @@
 """Claim rows for a process's active paths, and say which path sends each.
 
-Takes    feeds with space, the policy
+Takes    feeds with space, the policy, holds
 Gives    Claimer.claim: (feed, rows) to send; rows that end here go to the settler
 Raises   StoreUnavailable when ledger or shaper is away; what was claimed by then goes back
 Follows  design.md section 3, steps 3 to 5
 
 Lanes of one site share the room of its feeds by account, then by lane. What may not be sent after
-all (expired, stop-listed since it was accepted, gone to another site) is taken out of the batch
-here, in one look for all.
+all (expired, of a held domain, stop-listed since it was accepted, gone to another site) is taken
+out of the batch here, in one look for all.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from collections.abc import Callable, Mapping, Sequence
 from mailcore.bells import Path
 from mailcore.envelope import QueuedRow
 from mailcore.events import recipient_hash
+from mailcore.holds import HoldSet
 from mailcore.outcome import MailClass
 from mailcore.policy.lookup import strategy_for
 from mailcore.policy.model import PolicySnapshot
 from mailcore.ports import DnsStatus, DomainRoute, DueLane, LaneClaim, StoreUnavailable
 from mailcore.reply import SmtpReply
+from mailcore.routing.held import sources_left
 from mailcore.routing.site import site_of
-from mailcore.routing.source import candidates, choose_source
+from mailcore.routing.source import choose_source
 from mailcore.shaping.fair import Demand, share_budget
 from mailcore.shaping.strategy import rate_of, slowest
 from workers.engines.context import DeliverPorts
@@ -66,13 +68,14 @@ class Claimer:
     async def claim(self, feeds: Sequence[Feed], policy: PolicySnapshot) -> Assigned:
         """Claim for these feeds, of whatever classes."""
         assigned: Assigned = []
-        left = self._room_left()
+        holds = self._ports.holds.current()
+        left = self._room_left() if holds.everything is None else 0
         for mail_class in MailClass:
             wanting = [feed for feed in feeds if feed.mail_class is mail_class]
             if not wanting or left <= 0:
                 continue
             try:
-                found = await self._claim_class(wanting, policy, mail_class, left)
+                found = await self._claim_class(wanting, policy, holds, mail_class, left)
             except StoreUnavailable as exc:
                 if not assigned:
                     raise
@@ -84,9 +87,14 @@ class Claimer:
         return assigned
 
     async def _claim_class(
-        self, feeds: Sequence[Feed], policy: PolicySnapshot, mail_class: MailClass, left: int
+        self,
+        feeds: Sequence[Feed],
+        policy: PolicySnapshot,
+        holds: HoldSet,
+        mail_class: MailClass,
+        left: int,
     ) -> Assigned:
-        lanes = await self._lanes(feeds, policy, mail_class)
+        lanes = await self._lanes(feeds, policy, holds, mail_class)
         self._turn += 1
         asking: list[tuple[Feed, int]] = []
         sites: dict[str, list[Feed]] = {}
@@ -112,16 +120,17 @@ class Claimer:
         if not requests:
             return []
         rows = await self._ports.ledger.claim(requests, incarnation=self._ports.lease.number)
-        assigned, pinned = self._assign(await self._sift(rows), feeds, room, policy)
+        live = await self._sift(rows, holds)
+        assigned, pinned = self._assign(live, feeds, room, policy, holds)
         await self._send_on(pinned)
         return assigned
 
     async def _lanes(
-        self, feeds: Sequence[Feed], policy: PolicySnapshot, mail_class: MailClass
+        self, feeds: Sequence[Feed], policy: PolicySnapshot, holds: HoldSet, mail_class: MailClass
     ) -> Mapping[int, list[DueLane]]:
         """Return each feed's lanes, and give it the slowest strategy of who uses it."""
         sources = {
-            sender.id: {candidate.source_id for candidate in candidates(policy, sender.pool_id)}
+            sender.id: {each.source_id for each in sources_left(policy, holds, sender.pool_id)}
             for sender in policy.senders.values()
         }
         ours = {feed.source.id for feed in feeds}
@@ -130,6 +139,7 @@ class Claimer:
             sorted({feed.path.site for feed in feeds}),
             mail_class=mail_class,
             sender_ids=[sender_id for sender_id, its in sources.items() if its & ours],
+            held=holds.lanes(),
         ):
             lanes.setdefault(lane.site, []).append(lane)
         found: dict[int, list[DueLane]] = {}
@@ -171,15 +181,19 @@ class Claimer:
                 feed.refused_until = now + grant.first_s
         return min(room, len(feed.allowance))
 
-    async def _sift(self, rows: Sequence[QueuedRow]) -> list[QueuedRow]:
+    async def _sift(self, rows: Sequence[QueuedRow], holds: HoldSet) -> list[QueuedRow]:
         """Take out what may not be sent after all."""
         now = self._ports.clock.now()
-        live = []
+        live, held = [], []
         for row in rows:
             if row.expires_at <= now:
                 self._settler.expire(row)
+            elif holds.of_domain(row.recipient.domain) is not None:
+                held.append(row)
             else:
                 live.append(row)
+        if held:
+            await self._settler.park(held)
         if not live:
             return live
         keys = {row.id: (row.account_id, recipient_hash(row.recipient.key)) for row in live}
@@ -226,6 +240,7 @@ class Claimer:
         feeds: Sequence[Feed],
         room: dict[int, int],
         policy: PolicySnapshot,
+        holds: HoldSet,
     ) -> tuple[Assigned, list[QueuedRow]]:
         """Choose a source for each row, by weight and by what room it has.
 
@@ -241,18 +256,21 @@ class Claimer:
             here = by_site.get(row.site, {})
             allowance = {source_id: float(room[id(feed)]) for source_id, feed in here.items()}
             sender = policy.senders.get(row.sender_id)
+            # A pin on a source that is held pins nothing: the others of the pool are for that.
+            members = sources_left(policy, holds, sender.pool_id) if sender is not None else ()
             source_id = choose_source(
-                candidates(policy, sender.pool_id) if sender is not None else (),
+                members,
                 allowance=allowance,
                 pinned=row.pinned_source_id,
                 draw=self._ports.draw(),
             )
             chosen = here.get(source_id) if source_id is not None else None
             if chosen is None:
-                if row.pinned_source_id is None or row.pinned_source_id in here:
-                    self._settler.give_back([row], delay_s=NO_SOURCE_S)
-                else:
+                elsewhere = {each.source_id for each in members} - here.keys()
+                if row.pinned_source_id in elsewhere:
                     pinned.append(row)
+                else:
+                    self._settler.give_back([row], delay_s=NO_SOURCE_S)
                 continue
             feed = chosen
             room[id(feed)] -= 1

@@ -56,6 +56,14 @@ class Told(Protocol):
         """A row was not tried and goes back."""
         ...
 
+    def is_held(self, feed: Feed, row: QueuedRow) -> bool:
+        """Whether nothing may begin with this row on this path now."""
+        ...
+
+    def held_back(self, row: QueuedRow) -> None:
+        """A row was not tried, because it is held."""
+        ...
+
     def path_failed(self, feed: Feed, job: Job, error: TransportError) -> None:
         """No session could be opened for this job; the error's scope says who waits."""
         ...
@@ -189,6 +197,10 @@ async def _transact_all(
                     if job is not None and _went_stale(connection):
                         _retry_stale(feed, job, told=told)
                         return
+            if job is not None and told.is_held(feed, job.row):
+                feed.landed(job)
+                told.held_back(job.row)
+                continue
             if job is not None and _lacks_tls(job, connection):
                 _refuse_clear(feed, job, connection, ports=ports, told=told)
                 continue

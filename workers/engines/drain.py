@@ -27,6 +27,7 @@ from mailcore.shaping.strategy import rate_of
 from workers.engines.claim import Claimer
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job, put_off
+from workers.engines.holding import Holding
 from workers.engines.prepare import Keyring, Unready, prepare
 from workers.engines.rests import Rests
 from workers.engines.settle import Settler
@@ -59,6 +60,7 @@ class Dispatcher:
         self._turn = asyncio.Lock()
         self._rests = Rests(ports.clock, ports.limits)
         self._chores: set[asyncio.Task[None]] = set()
+        self._holding = Holding(ports, settler, self._spawn)
 
     # ── bells ────────────────────────────────────────────────────────────────────────────────
 
@@ -69,7 +71,8 @@ class Dispatcher:
             feed.bells += 1
         unknown = [path for path in bell.paths if (path, bell.mail_class) not in self._feeds]
         if unknown:
-            # A source this snapshot no longer has: the count must not block the path for ever.
+            # A source that is held, or that this snapshot no longer has: the count must not block
+            # the path for ever.
             await quietly(self._ports.shaper.drop_bells(unknown, mail_class=bell.mail_class))
         self._kick.set()
         while any(self._feeds.get((f.path, f.mail_class)) is f for f in active):
@@ -84,6 +87,8 @@ class Dispatcher:
         policy = self._ports.policy.current()
         source = policy.sources.get(path.source_id)
         if source is None or source.node != self._ports.node or not source.is_active:
+            return None
+        if self._holding.of_source(source):
             return None
         feed = Feed(path, mail_class, source)
         self._feeds[key] = feed
@@ -137,6 +142,8 @@ class Dispatcher:
 
     async def _round(self) -> int:
         policy = self._ports.policy.current()
+        for row in self._holding.take_out(self._feeds.values()):
+            self.held_back(row)
         claimed = 0
         if self._may_claim():
             wanting = [feed for feed in self._feeds.values() if self._space(feed) > 0]
@@ -168,7 +175,8 @@ class Dispatcher:
     def _space(self, feed: Feed) -> int:
         """How many more rows this feed could hold; its allowance is another matter."""
         now = self._ports.clock.monotonic()
-        if feed.closing or max(feed.resting_until, feed.refused_until) > now:
+        rests = max(feed.resting_until, feed.refused_until) > now
+        if feed.closing or rests or self._holding.of_source(feed.source):
             return 0
         return min(4 * feed.ready_sessions + 16, self._limits.rows_per_path) - feed.held
 
@@ -207,6 +215,8 @@ class Dispatcher:
                     self._not_sent(feed, row, wire)
                 elif feed.closing:
                     self.returned(row, delay_s=0.0)
+                elif self.is_held(feed, row):
+                    self.held_back(row)
                 else:
                     not_before = feed.allowance.popleft() if feed.allowance else 0.0
                     jobs.append(_job(feed, row, wire, policy, incarnation, not_before))
@@ -305,6 +315,15 @@ class Dispatcher:
     def returned(self, row: QueuedRow, *, delay_s: float) -> None:
         """Give a row back that nobody spoke about."""
         self._return_rows([row], delay_s=delay_s)
+
+    def is_held(self, feed: Feed, row: QueuedRow) -> bool:
+        """Whether nothing may begin with this row on this path now."""
+        return self._holding.of_row(row, feed.source)
+
+    def held_back(self, row: QueuedRow) -> None:
+        """Give a row back because it is held."""
+        self._bytes_held -= row.content.length
+        self._holding.give_back(row)
 
     def path_failed(self, feed: Feed, job: Job, error: TransportError) -> None:
         """No session: one row bears the reason, the others go back, the path rests."""

@@ -1,6 +1,6 @@
 """Ring for lanes with rows due: choose the source of each, gather paths, publish bells.
 
-Takes    due lanes, the policy, what rests, how many bells are out
+Takes    due lanes, the policy, holds, what rests, how many bells are out
 Gives    Ringer: `run` (a loop), `wake`, `ring_once`
 Raises   nothing: a store that is away is asked again at the next turn
 Follows  design.md section 3, step 3
@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mailcore.bells import MAX_PATHS, DrainBell, Path, RouteBell
+from mailcore.holds import HoldSet
 from mailcore.outcome import MailClass
 from mailcore.policy.model import PolicySnapshot
 from mailcore.ports import DueLane, StoreUnavailable
-from mailcore.routing.source import candidates
+from mailcore.routing.held import held_senders, sources_left
 from workers.engines.context import DeliverPorts
 
 TURN_S = 0.5
@@ -88,12 +89,19 @@ class Ringer:
         if due and await ports.ledger.unrouted_domains(limit=1):
             self._route_rang_at = now
             await ports.bells.route(RouteBell())
-        lanes = await ports.ledger.due_lanes(limit=self._lanes_a_turn, skip=self._skip)
+        policy, holds = ports.policy.current(), ports.holds.current()
+        if holds.everything is not None:
+            return 0
+        lanes = await ports.ledger.due_lanes(
+            limit=self._lanes_a_turn,
+            skip=self._skip,
+            held=holds.lanes(held_senders=held_senders(policy, holds)),
+        )
         # Lanes that nobody can serve now stay due, and are the oldest: the others come after them.
         self._skip = self._skip + len(lanes) if len(lanes) == self._lanes_a_turn else 0
         if not lanes:
             return 0
-        wanted = plan_paths(lanes, ports.policy.current())
+        wanted = plan_paths(lanes, policy, holds)
         resting = set(await ports.shaper.cooling(sorted({path for path, _ in wanted})))
         rung = 0
         for chime in sorted({chime for _, chime in wanted}):
@@ -120,7 +128,9 @@ class Ringer:
             raise
 
 
-def plan_paths(lanes: Sequence[DueLane], policy: PolicySnapshot) -> dict[tuple[Path, Chime], int]:
+def plan_paths(
+    lanes: Sequence[DueLane], policy: PolicySnapshot, holds: HoldSet
+) -> dict[tuple[Path, Chime], int]:
     """Return the paths that may serve these lanes, with the bells each can use."""
     rows: dict[tuple[Path, Chime], int] = {}
     for lane in lanes:
@@ -128,7 +138,7 @@ def plan_paths(lanes: Sequence[DueLane], policy: PolicySnapshot) -> dict[tuple[P
         if sender is None:
             continue
         is_retry = lane.has_retries and lane.mail_class is MailClass.MAIN
-        for candidate in candidates(policy, sender.pool_id):
+        for candidate in sources_left(policy, holds, sender.pool_id):
             chime = Chime(candidate.node, lane.mail_class, is_retry)
             key = Path(candidate.source_id, lane.site), chime
             rows[key] = rows.get(key, 0) + lane.waiting

@@ -6,7 +6,7 @@ Raises   StoreUnavailable
 Follows  RFC 5321 §5.1, RFC 7505 (null MX); design.md section 3, step 2
 
 What DNS could not tell is a deferral of the rows with DNS's own reason. A domain that takes no
-mail ends its rows with one.
+mail ends its rows with one. A held domain is not asked about: its rows are parked.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ RETRY_DNS_LAB_S = 2.0
 
 async def route_domains(ports: DeliverPorts, rules: Rules, *, retry_s: float = RETRY_DNS_S) -> int:
     """Resolve the domains that wait, move their rows, end or postpone what cannot be routed."""
-    domains = await ports.ledger.unrouted_domains(limit=DOMAINS_A_TURN)
+    waiting = await ports.ledger.unrouted_domains(limit=DOMAINS_A_TURN)
+    holds = ports.holds.current()
+    held = [domain for domain in waiting if holds.of_domain(domain) is not None]
+    domains = [domain for domain in waiting if holds.of_domain(domain) is None]
     gate = asyncio.Semaphore(QUESTIONS_AT_ONCE)
 
     async def ask(domain: str) -> MxAnswer:
@@ -53,7 +56,10 @@ async def route_domains(ports: DeliverPorts, rules: Rules, *, retry_s: float = R
             await _finish(domain, refusal(domain, answer.status), rules.current(), ports)
     if routes:
         await ports.ledger.apply_routes(routes)
-    return len(domains)
+    if held:
+        # Last, for there may be many rows of them.
+        await ports.ledger.park_domains(held)
+    return len(waiting)
 
 
 def refusal(domain: str, status: DnsStatus) -> SmtpReply:

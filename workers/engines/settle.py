@@ -1,7 +1,7 @@
 """Settle outcomes in batches of the process: decide, commit, then forget.
 
 Takes    outcomes with their rows, and rows to give back
-Gives    Settler: `add`, `give_back`, `flush`, `run` (a loop)
+Gives    Settler: `add`, `give_back`, `park`, `flush`, `run` (a loop)
 Raises   nothing: with PostgreSQL away a batch stays journaled and is tried again until it commits
 Follows  style.md rule 7: the journal forgets an outcome only when its settle has committed
 
@@ -153,6 +153,19 @@ class Settler:
             for row in rows
         )
         self._arrived.set()
+
+    async def park(self, rows: Sequence[QueuedRow]) -> None:
+        """Let claimed rows of held recipient domains wait until their hold is over."""
+        delay_s = 0.0
+        try:
+            parked = await self._ports.ledger.park(rows)
+        except StoreUnavailable as exc:
+            log.warning("not parked", extra={"store": exc.store, "reason": exc.reason})
+            parked, delay_s = 0, RETRY_FIRST_S
+        if parked < len(rows):
+            # Some are held no more, or it is not known: of those that are parked by now this
+            # says nothing, for they are not leased.
+            self.give_back(rows, delay_s=delay_s)
 
     async def flush(self) -> None:
         """Return when all that was added so far is settled."""

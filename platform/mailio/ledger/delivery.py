@@ -5,10 +5,10 @@ Takes    a libpq URL; a LedgerClock that learns the database's time from each he
 Raises   StoreUnavailable
 Follows  design.md section 3 steps 2-6
 
-Four sessions on a thread each: claims, settles, looks (everything else) and locks, so that a slow
-claim never holds up a settle. A claim whose answer never came (the line broke, or the waiting task
-was cancelled) may have leased rows nobody knows of: this module remembers what it handed out, and
-for a while the next claims also return rows of ours that it did not.
+Sessions on a thread each for claims, settles, moves, parking, locks and looks (everything else), so
+that a slow claim never holds up a settle. A claim whose answer never came (the line broke, or the
+waiting task was cancelled) may have leased rows nobody knows of: this module remembers what it
+handed out, and for a while the next claims also return rows of ours that it did not.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from mailio.clock import LedgerClock
 from mailio.ledger import arrays, delivery_sql
 from mailio.ledger.leader import Leadership
 from mailio.ledger.pool import STORE, AsyncSession, Profile, Session
+from mailio.ledger.routes import PARKING, Routing
 from mailio.ledger.routes import STATEMENTS as ROUTING
-from mailio.ledger.routes import Routing
 from mailio.ledger.rows import to_row
 
 _MAX_REPLY = 1000
@@ -70,9 +70,12 @@ class PgLedger:
         self._looks = session("look", delivery_sql.LOOKS)
         # Moving thousands of rows must not keep a heartbeat waiting.
         self._moves = session("route", ROUTING, Profile.CHORE)
+        # Nor may it keep a claim waiting that has met rows of a held domain.
+        self._parks = session("park", PARKING, Profile.CHORE)
         self._locks = session("lead", {})
         self._leads = Leadership(self._locks.session)
         self._routing = Routing(self._moves.session)
+        self._parking = Routing(self._parks.session)
         self._handed_out: dict[int, set[int]] = {}
         self._doubt_until = 0.0
 
@@ -229,7 +232,7 @@ class PgLedger:
         """Let leased rows of held recipient domains wait, unrouted, with the reason `held`, until
         their hold is over; return how many were still ours and held. The others stay leased."""
         claims = [(row.id, row.claim_no, row.recipient.domain) for row in rows]
-        parked = await self._moves.run(lambda: self._routing.park(claims))
+        parked = await self._parks.run(lambda: self._parking.park(claims))
         self._take_back(parked)
         return len(parked)
 
@@ -239,7 +242,8 @@ class PgLedger:
 
     def close(self) -> None:
         """Finish what runs and close the connections. Blocks; locks of `try_lead` are lost."""
-        for session in (self._claims, self._settles, self._looks, self._moves, self._locks):
+        work = (self._claims, self._settles, self._looks, self._moves, self._parks)
+        for session in (*work, self._locks):
             session.close()
 
     def _rows(self, name: str, params: Sequence[object], *, again: bool) -> list[QueuedRow]:

@@ -1,6 +1,7 @@
 """Unrouted rows find their lanes, strays find back, rows of held domains are parked.
 
-Gives    Routing (over a Session), STATEMENTS to prepare in it
+Gives    Routing (over a Session), STATEMENTS to prepare in it; PARKING, what `park` needs of them,
+         for a session where it need not wait for moves
 Takes    what DNS said about recipient domains
 Raises   StoreUnavailable
 
@@ -194,9 +195,9 @@ STATEMENTS = {
     "move_routed": MOVE_ROUTED,
     "move_strays": MOVE_STRAYS,
     "postpone_domains": POSTPONE,
-    "park": PARK,
     "park_domains": PARK_DOMAINS,
 }
+PARKING = {"park": PARK}
 
 
 class Routing:
