@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, Self, TypeVar
 
+from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 
 M = TypeVar("M", bound=models.Model)
@@ -35,6 +36,7 @@ class ApiScope(models.TextChoices):
 
     MESSAGES_SEND = "messages:send", "messages:send"
     MESSAGES_READ = "messages:read", "messages:read"
+    QUEUE = "queue", "queue"
     ADMIN = "admin", "admin"
 
 
@@ -48,8 +50,8 @@ class AccessRule:
     """Who may do what with a model's rows.
 
     `account_path` is the look-up that leads from a row to the account it belongs to ("account_id",
-    "accounts"); empty: account users never see it. `master_row` names an attribute that is true of
-    rows which only a master may write.
+    "accounts", or what the model's default manager annotates); empty: account users never see it.
+    `master_row` names an attribute that is true of rows which only a master may write.
     """
 
     admin: frozenset[Verb] = ALL
@@ -131,8 +133,11 @@ class Actor:
         return cls(label=label, is_admin=True, is_master=True)
 
     def has_scope(self, name: str) -> bool:
-        """Whether this token may be used for `name` (people: see `can`)."""
-        return name in self.scopes
+        """Whether this token may be used for `name` (people: see `can`).
+
+        One that administers the installation may do with the queue what an administrator may.
+        """
+        return name in self.scopes or (self.is_admin and name == ApiScope.QUEUE.value)
 
 
 NOBODY = Actor(label="nobody")
@@ -189,7 +194,10 @@ def _is_multi_valued(model: type[models.Model], path: str) -> bool:
     steps: Iterable[str] = path.split("__")
     current: Any = model
     for step in steps:
-        field = current._meta.get_field(step)
+        try:
+            field = current._meta.get_field(step)
+        except FieldDoesNotExist:
+            return False  # annotated by the model's manager
         if field.many_to_many or field.one_to_many:
             return True
         current = field.related_model or current

@@ -1,6 +1,6 @@
 """Parts of the OpenAPI schema that every operation shares.
 
-Gives    PROBLEM, responses_with_problems; BearerScheme (found by drf-spectacular)
+Gives    PROBLEM, responses_with_problems; BearerScheme and name_problems (found by drf-spectacular)
 """
 
 from __future__ import annotations
@@ -47,6 +47,18 @@ PROBLEM: dict[str, Any] = {
 def responses_with_problems(good: dict[Any, Any], *statuses: int) -> dict[Any, Any]:
     """Return an operation's answers: the good ones, and a problem for each of these statuses."""
     return {**good, **{(status, PROBLEM_TYPE): PROBLEM for status in statuses}}
+
+
+def name_problems(result: dict[str, Any], **_given: Any) -> dict[str, Any]:
+    """Write the problem document down once, and refer to it everywhere else."""
+    result["components"].setdefault("schemas", {})["Problem"] = PROBLEM
+    for path in result["paths"].values():
+        for operation in path.values():
+            for answer in operation["responses"].values():
+                content = answer.get("content", {})
+                if PROBLEM_TYPE in content:
+                    content[PROBLEM_TYPE]["schema"] = {"$ref": "#/components/schemas/Problem"}
+    return result
 
 
 class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

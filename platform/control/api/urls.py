@@ -8,5 +8,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^v2/?$", RootView.as_view(), name="api-root"),
     path("v2/schema", SchemaView.as_view(), name="api-schema"),
     path("v2/", include("control.submission.api.urls")),
+    path("v2/", include("control.queue.api.urls")),
     re_path(r"", NotFoundView.as_view()),
 ]

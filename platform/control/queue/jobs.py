@@ -21,6 +21,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from control.access import Actor
+from control.accounts.models import Account
 from control.jobs import services
 from control.jobs.choices import JobState
 from control.jobs.models import Job
@@ -91,7 +92,12 @@ def start_undo(actor: Actor, job_id: int, *, reason: str = "") -> Job:
         _refuse_undo(job)
         title = f"undo: {job.title}"
         return services.start(
-            kind=Kind.UNDO.value, title=title, actor=actor, job_id=job_id, **_signed(actor, reason)
+            kind=Kind.UNDO.value,
+            title=title,
+            actor=actor,
+            account=_account(actor),
+            job_id=job_id,
+            **_signed(actor, reason),
         )
 
 
@@ -133,9 +139,15 @@ def _start(kind: Kind, actor: Actor, wanted: RowFilter, *, reason: str, dry_run:
         kind=kind.value,
         title=f"{kind.word}{is_dry}: {wanted.words()}",
         actor=actor,
+        account=_account(actor),
         **arguments,
         **_signed(actor, reason),
     )
+
+
+def _account(actor: Actor) -> Account | None:
+    """Return whose job it is: an account watches those that it started, and no operator's."""
+    return Account.objects.filter(pk=actor.account_id).first() if actor.account_id else None
 
 
 def _signed(actor: Actor, reason: str) -> dict[str, Any]:

@@ -1,16 +1,21 @@
-"""The ledger, as people look at it: unmanaged models, read only.
+"""The ledger, as people look at it: unmanaged models.
 
-The tables' one home is mailio/ledger/ddl; tests/control compares columns. Nothing here writes.
+The tables' one home is mailio/ledger/ddl; tests/control compares columns. Nothing here writes but
+holds, which control.queue.services places and releases.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import models
+from django.db.models import Case, F, OuterRef, Q, Subquery, When
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from control.access import READ, READ_ONLY, AccessRule
+from control.access import READ, READ_ONLY, AccessRule, Verb
+from control.queue.choices import Scope
+from mailcore import holds as core
 from mailcore.outcome import MailClass, RowState, TlsNeed, WaitReason
 
 CLASS_CHOICES = [(one.value, one.word) for one in MailClass]
@@ -18,6 +23,9 @@ STATE_CHOICES = [(one.value, one.name.lower()) for one in RowState]
 TLS_CHOICES = [(one.value, one.name.lower()) for one in TlsNeed]
 REASON_CHOICES = [(one.value, one.value) for one in WaitReason]
 OWN = AccessRule(admin=READ, master=READ, account_user=READ, account_path="account_id")
+_USE = frozenset({Verb.VIEW, Verb.ADD, Verb.CHANGE})
+# As the database judges it, whose clock it is.
+IN_FORCE = Q(released_at=None) & (Q(ends_at=None) | Q(ends_at__gt=Now()))
 
 
 class Campaign(models.Model):
@@ -155,3 +163,81 @@ class OutboxRow(models.Model):
 
     def __str__(self) -> str:
         return f"{self.id}"
+
+
+class HoldManager(models.Manager["Hold"]):
+    """Adds `in_force` and `owner_id`, the account that a hold belongs to."""
+
+    def get_queryset(self) -> models.QuerySet[Hold]:
+        """Return all holds; those of an account or its campaigns belong to it, others to none."""
+        of_campaign = Campaign.objects.filter(pk=OuterRef("target_id")).values("account_id")[:1]
+        owner: Any = Case(
+            When(scope=Scope.ACCOUNT, then=F("target_id")),
+            When(scope=Scope.CAMPAIGN, then=Subquery(of_campaign)),
+            default=None,
+            output_field=models.IntegerField(),
+        )
+        rows: Any = super().get_queryset()
+        found: models.QuerySet[Hold] = rows.annotate(
+            owner_id=owner, in_force=Case(When(IN_FORCE, then=True), default=False)
+        )
+        return found
+
+
+class Hold(models.Model):
+    """Mail that must not be sent for now. Kept once released: it tells who stopped what, and when.
+
+    An account may place and release holds on itself and on its campaigns.
+    """
+
+    access: ClassVar[AccessRule] = AccessRule(
+        admin=_USE, master=_USE, account_user=_USE, account_path="owner_id"
+    )
+    affects_policy: ClassVar[bool] = False
+    # Annotated by the manager.
+    in_force: bool
+    owner_id: int | None
+
+    id = models.BigAutoField(_("ID"), primary_key=True)
+    scope = models.TextField(_("scope"), choices=Scope)
+    target_id = models.IntegerField(_("target ID"), default=0)
+    target = models.TextField(_("target"), default="")
+    reason = models.TextField(_("reason"))
+    author = models.TextField(_("placed by"))
+    placed_at = models.DateTimeField(_("placed at"), db_default=Now())
+    ends_at = models.DateTimeField(_("ends at"), null=True)
+    released_at = models.DateTimeField(_("released at"), null=True)
+    released_by = models.TextField(_("released by"), default="")
+
+    objects: ClassVar[HoldManager] = HoldManager()
+
+    class Meta:
+        managed = False
+        db_table = "queue_hold"
+        verbose_name = _("hold")
+        verbose_name_plural = _("holds")
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        what = self.target or (str(self.target_id) if self.target_id else "")
+        return f"{self.id}: {self.scope} {what}".rstrip()
+
+    @property
+    def state(self) -> str:
+        """`in_force`, `released` or `ended`: its end came."""
+        if self.in_force:
+            return "in_force"
+        return "released" if self.released_at is not None else "ended"
+
+    def to_core(self) -> core.Hold:
+        """Return it as decisions take it."""
+        return core.Hold(
+            id=self.id,
+            scope=core.HoldScope(self.scope),
+            target_id=self.target_id,
+            target=self.target,
+            reason=self.reason,
+            author=self.author,
+            placed_at=self.placed_at,
+            ends_at=self.ends_at,
+        )

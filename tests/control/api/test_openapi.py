@@ -36,6 +36,18 @@ def test_the_schema_is_valid_and_names_every_operation(schema: dict[str, Any]) -
         "get /api/v2/",
         "post /api/v2/messages",
         "get /api/v2/messages/{message_id}",
+        "get /api/v2/holds",
+        "post /api/v2/holds",
+        "get /api/v2/holds/{hold_id}",
+        "post /api/v2/holds/{hold_id}/release",
+        "get /api/v2/queue",
+        "post /api/v2/queue/purge",
+        "post /api/v2/queue/expire",
+        "post /api/v2/queue/retry",
+        "get /api/v2/jobs",
+        "get /api/v2/jobs/{job_id}",
+        "post /api/v2/jobs/{job_id}/stop",
+        "post /api/v2/jobs/{job_id}/undo",
     }
 
 

@@ -8,17 +8,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from control.api.times import rfc3339
 from control.queue.models import Row
 from control.submission.selectors import EventRow, MessageState, RecipientState
 from mailcore.outcome import MailClass, RowState
 
 _TIMES = {"occurred_ms": "occurred_at", "accepted_ms": "accepted_at", "next_due_ms": "next_due_at"}
 _LEFT_OUT = frozenset({"message_id", "account_id", "recipient_no", "recipient", "recipient_hash"})
-
-
-def rfc3339(moment: datetime) -> str:
-    """Return a time as the API writes it: UTC, milliseconds, Z."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def shown_state(state: MessageState) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Holds, figures, verbs and jobs of the queue over HTTP."""

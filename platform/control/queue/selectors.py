@@ -1,0 +1,211 @@
+"""What is held, and how much waits: what panel, API and command line show of the queue.
+
+Gives    holds_in_force, hold_set, held_senders, Coverage; figures -> Figures,
+         names_of
+Takes    the holds (one query), the lanes' counts (one query, whatever the queue's size)
+Raises   StoreUnavailable
+
+*Held* is derived here as the workers derive it: no row says it, but for parked ones.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.conf import settings
+from django.db import DatabaseError, connection, transaction
+
+from control.mta.models import PoolMember
+from control.queue.models import IN_FORCE, Hold
+from control.queue.targets import MODELS, with_names
+from control.senders.models import Sender
+from mailcore import holds as core
+from mailcore.holds import HoldScope, HoldSet
+from mailcore.ports import StoreUnavailable
+from mailcore.rowfilter import RowFilter
+from mailio.ledger.groups import GroupBy, GroupTotal, QueueGroups
+from mailio.settings import Settings
+
+TIME_LIMIT_S = 3.0
+_ALL = tuple(GroupBy)
+# Rows of held domains, by lane; the index has no other rows.
+_PARKED = """
+SELECT l.sender_id, l.account_id, l.campaign_id, l.isp_id, l.mail_class, count(*)
+  FROM ledger_row r JOIN ledger_lane l ON l.id = r.lane_id
+ WHERE r.unrouted_domain IS NOT NULL AND r.state = 0 AND r.reason = 'held'
+ GROUP BY 1, 2, 3, 4, 5
+"""
+
+
+def holds_in_force() -> list[Hold]:
+    """Return the holds in force, newest first, with the names of their targets."""
+    return list(with_names(Hold.objects.filter(IN_FORCE)))
+
+
+def hold_set() -> HoldSet:
+    """Return all holds in force, as decisions take them."""
+    return HoldSet.of(hold.to_core() for hold in Hold.objects.filter(IN_FORCE))
+
+
+def held_senders(holds: HoldSet) -> dict[int, core.Hold]:
+    """Return the senders whose pool is held, or every active source of it, each with that hold."""
+    if not any(of in (HoldScope.POOL, HoldScope.SOURCE) for of, _id in holds.by_id) and not any(
+        of is HoldScope.NODE for of, _name in holds.by_name
+    ):
+        return {}
+    by_pool: dict[int, list[core.Hold | None]] = {}
+    members = PoolMember.objects.filter(source__is_active=True)
+    for pool_id, source_id, node in members.values_list(
+        "pool_id", "source_id", "source__node__name"
+    ):
+        by_pool.setdefault(pool_id, []).append(holds.of_source(source_id, node=node))
+    found: dict[int, core.Hold] = {}
+    senders = Sender.objects.exclude(pool=None).values_list("pk", "pool_id")
+    for sender_id, pool_id in senders:
+        of_pool = holds.by_id.get((HoldScope.POOL, pool_id or 0))
+        of_sources = by_pool.get(pool_id or 0, [None])
+        covered = of_pool or (of_sources[0] if all(of_sources) else None)
+        if covered is not None:
+            found[sender_id] = covered
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """The holds in force at one moment, ready to be asked lane by lane."""
+
+    holds: HoldSet
+    senders: Mapping[int, core.Hold]
+
+    @classmethod
+    def now(cls) -> Coverage:
+        """Read them."""
+        holds = hold_set()
+        return cls(holds, held_senders(holds))
+
+    def of_lane(self, lane: core.Lane, *, domain: str = "") -> core.Hold | None:
+        """Return the hold that keeps a lane, or rows of it to a domain, from being sent."""
+        if self.holds.is_empty:
+            return None
+        # Pools are in `senders`, with those that have no source left.
+        of_lane = self.holds.of_lane(lane, pool_id=0) or self.senders.get(lane.sender_id)
+        return of_lane or (self.holds.of_domain(domain) if domain else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Rows alike in what was asked for, by state. `held` is the part of `waiting` that a hold
+    keeps; `key` has the numbers in the order of the groups."""
+
+    key: tuple[int, ...]
+    waiting: int = 0
+    held: int = 0
+    leased: int = 0
+    unknown: int = 0
+    next_due_at: datetime | None = None
+
+    def plus(self, part: Figure) -> Figure:
+        """Return the sum; due when the first of both is."""
+        due = [at for at in (self.next_due_at, part.next_due_at) if at is not None]
+        return Figure(
+            key=self.key,
+            waiting=self.waiting + part.waiting,
+            held=self.held + part.held,
+            leased=self.leased + part.leased,
+            unknown=self.unknown + part.unknown,
+            next_due_at=min(due, default=None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Figures by group, in the order of their keys, and their sum."""
+
+    groups: Sequence[Figure]
+    total: Figure
+
+
+def figures(group_by: Sequence[GroupBy], wanted: RowFilter) -> Figures:
+    """Return how much is queued, by group and state, over the lanes of a filter."""
+    coverage = Coverage.now()
+    parked = _parked() if coverage.holds.domains else {}
+    found: dict[tuple[int, ...], Figure] = {}
+    total = Figure(())
+    for one in _groups(os.getpid(), _database_url()).totals(_ALL, wanted):
+        key = tuple(int(getattr(one, by.value)) for by in group_by)
+        part = Figure(
+            key=key,
+            waiting=one.waiting,
+            held=_held(one, coverage, parked),
+            leased=one.leased,
+            unknown=one.unknown,
+            next_due_at=one.next_due_at,
+        )
+        found[key] = found.get(key, Figure(key)).plus(part)
+        total = total.plus(part)
+    return Figures([found[key] for key in sorted(found)], total)
+
+
+def _held(one: GroupTotal, coverage: Coverage, parked: Mapping[tuple[int, ...], int]) -> int:
+    # Every group was asked for, so every number is there.
+    lane = _Lane(*(int(getattr(one, by.value)) for by in _ALL[:4]))
+    if coverage.of_lane(lane) is not None:
+        return one.waiting
+    key = tuple(int(getattr(one, by.value)) for by in _ALL)
+    return min(one.waiting, parked.get(key, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    sender_id: int
+    account_id: int
+    campaign_id: int
+    isp_id: int
+
+
+_NAMED = {
+    "sender": HoldScope.SENDER,
+    "account": HoldScope.ACCOUNT,
+    "campaign": HoldScope.CAMPAIGN,
+    "isp": HoldScope.ISP,
+}
+
+
+def names_of(group_by: Sequence[str], found: Sequence[Figure]) -> dict[str, dict[int, str]]:
+    """Return what the groups of these figures are called: a query for each kind of group."""
+    names: dict[str, dict[int, str]] = {}
+    for place, by in enumerate(group_by):
+        if by in _NAMED:
+            model, name = MODELS[_NAMED[by]]
+            keys = {figure.key[place] for figure in found}
+            rows = model._default_manager.filter(pk__in=keys)
+            names[by] = dict(rows.values_list("pk", name))
+    return names
+
+
+def _parked() -> dict[tuple[int, ...], int]:
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL statement_timeout = {int(TIME_LIMIT_S * 1000)}")
+            cursor.execute(_PARKED)
+            return {tuple(row[:5]): int(row[5]) for row in cursor.fetchall()}
+    except DatabaseError as exc:
+        reason = (str(exc).splitlines() or [""])[0]
+        raise StoreUnavailable("postgresql", reason) from exc
+
+
+@functools.lru_cache(maxsize=4)
+def _groups(pid: int, url: str) -> QueueGroups:
+    """One connection a process; `pid` keeps a forked child from its parent's."""
+    return QueueGroups(url, statement_timeout_s=TIME_LIMIT_S)
+
+
+def _database_url() -> str:
+    configured: Settings | None = settings.POSTFLEET
+    if configured is None:
+        raise StoreUnavailable("settings", "this process has no stores")
+    return configured.database_url
