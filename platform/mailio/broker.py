@@ -150,6 +150,8 @@ def celery_config(settings: Settings, *, kind: str = "") -> dict[str, Any]:
         "broker_pool_limit": 4 if kind else 32,
         "result_backend": None,
         "task_ignore_result": True,
+        # Nothing to expire: else beat rings each night for a clean-up there is nothing of.
+        "result_expires": None,
         "task_queues": [
             declare(name, queue_type=settings.broker_queue_type)
             for name in queues_of(kind, settings.node)
