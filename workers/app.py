@@ -21,11 +21,12 @@ from mailio.broker import beat_schedule, celery_config
 from workers import runtime
 
 log = logging.getLogger(__name__)
-app = Celery("postfleet", include=["workers.tasks"])
+app = Celery("postfleet", include=["workers.tasks", "workers.remote"])
 if os.environ.get("BROKER_URL"):
     _settings = process_settings.load()
     app.conf.update(celery_config(_settings, kind=os.environ.get("WORKER_KIND", "")))
     app.conf.beat_schedule = beat_schedule(_settings.node)
+    app.conf.beat_scheduler = "workers.beat:LeadingScheduler"
 
 
 @signals.setup_logging.connect
