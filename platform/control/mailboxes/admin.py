@@ -48,13 +48,13 @@ class MailboxAdmin(PolicyAdmin):
         "id",
         "name",
         "purpose",
+        "read_at",
+        "reads_next",
+        "what_failed",
         "host",
         "login",
         "account",
         "is_active",
-        "read_at",
-        "reads_next",
-        "what_failed",
     )
     list_display_links = ("id", "name")
     list_filter = ("purpose", "protocol", "is_active")
