@@ -13,6 +13,7 @@ from mailcore.disposition import (
     plan,
     plan_expired,
     plan_purged,
+    plan_restored,
     plan_stopped,
     plan_unknown_due,
     plan_unroutable,
@@ -151,6 +152,25 @@ def test_rows_that_expire_or_are_stopped_or_purged_end_with_their_event() -> Non
         event = only_event(found, kind)
         assert (event.bounce_class, event.attempt, event.claim_no) == (bounce_class, 0, 4)
         assert event.reply
+
+
+def test_what_an_operator_expires_says_so_and_not_what_it_waited_for() -> None:
+    row = replace(ROW, last_reply="451 later")
+    found = plan_expired([row], reply=REASON, rules=RULES, node="n1", now=NOW)
+    event = only_event(found, EventKind.EXPIRED)
+    assert (event.bounce_class, event.reply) == ("expired", str(REASON))
+
+
+def test_a_restored_row_is_accepted_under_its_next_claim_number_and_ends_nothing() -> None:
+    row = replace(ROW, claim_no=ROW.claim_no + 1)
+    found = plan_restored([row], reply=REASON, rules=RULES, node="n1", now=NOW)
+    [event] = found.events
+    assert (event.kind, event.claim_no, event.rule) == ("accepted", 5, "undo")
+    assert (event.accepted_ms, event.occurred_ms) == (
+        round(ROW.accepted_at.timestamp() * 1000),
+        round(NOW.timestamp() * 1000),
+    )
+    assert (found.finish, found.defer) == ((), ())
 
 
 @pytest.mark.parametrize(

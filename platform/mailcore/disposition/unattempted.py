@@ -1,6 +1,7 @@
 """What becomes of rows without an attempt: expired, stopped, purged, unroutable.
 
-Gives    plan_expired, plan_stopped, plan_purged, plan_unroutable, plan_unknown_due
+Gives    plan_expired, plan_stopped, plan_purged, plan_unroutable, plan_unknown_due; plan_restored
+         for rows whose purge was undone
 Takes    rows
 Raises   nothing
 Follows  design.md section 3 steps 4, 5, 7 and 10
@@ -22,16 +23,26 @@ from mailcore.policy.model import UnknownAction
 from mailcore.reply import SmtpReply
 
 UNKNOWN_RULE = "unknown_give_up"
+RESTORED_RULE = "undo"
 
 
 def plan_expired(
-    rows: Iterable[QueuedRow], *, rules: Rulebook, node: str, now: datetime
+    rows: Iterable[QueuedRow],
+    *,
+    rules: Rulebook,
+    node: str,
+    now: datetime,
+    reply: SmtpReply | None = None,
 ) -> Disposition:
-    """End rows whose lifetime is over, in whatever state they are; say what they waited for."""
+    """End rows whose lifetime is over, in whatever state they are; say what they waited for.
+
+    `reply` says who ended it, and why, when that was an operator before its time.
+    """
     words = (BounceType.BOUNCE.value, BounceClass.EXPIRED.value, LIFETIME_RULE)
     desk = Desk(rules, node, now)
     for row in rows:
-        desk.end(row, EventKind.EXPIRED, _unattempted(row, _too_late(row), ""), words, 0)
+        outcome = _unattempted(row, reply or _too_late(row), "")
+        desk.end(row, EventKind.EXPIRED, outcome, words, 0)
     return desk.disposition()
 
 
@@ -54,6 +65,17 @@ def plan_purged(
 ) -> Disposition:
     """End rows an operator removes; the reply says who and why."""
     return _end_all(rows, EventKind.PURGED, reply, NO_WORDS, Desk(rules, node, now))
+
+
+def plan_restored(
+    rows: Iterable[QueuedRow], *, reply: SmtpReply, rules: Rulebook, node: str, now: datetime
+) -> Disposition:
+    """Accept purged rows once more: their claim number is the next, so the event is another."""
+    desk = Desk(rules, node, now)
+    for row in rows:
+        words = ("", "", RESTORED_RULE)
+        desk.tell(row, EventKind.ACCEPTED, _unattempted(row, reply, ""), words, tries=0)
+    return desk.disposition()
 
 
 def plan_unroutable(

@@ -29,7 +29,7 @@ from tests.support.stack import postgres_url
 
 TABLES = (
     "campaign, ledger_route, ledger_lane, ledger_incarnation, ledger_row, ledger_outbox, "
-    "ledger_cursor, ledger_idempotency, stop_entry"
+    "ledger_cursor, ledger_idempotency, stop_entry, queue_undo"
 )
 
 # The real counts of every lane beside the kept ones; next_due_at may be early, never late.
