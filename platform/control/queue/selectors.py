@@ -95,6 +95,23 @@ class Coverage:
         of_lane = self.holds.of_lane(lane, pool_id=0) or self.senders.get(lane.sender_id)
         return of_lane or (self.holds.of_domain(domain) if domain else None)
 
+    def condition(self) -> tuple[str, list[list[int]]]:
+        """Return what is true of held lanes `l`, as SQL with its values."""
+        if self.holds.everything is not None:
+            return "TRUE", []
+        held = self.holds.lanes(held_senders=self.senders)
+        parts = {
+            "sender_id": held.senders,
+            "account_id": held.accounts,
+            "campaign_id": held.campaigns,
+            "isp_id": held.isps,
+        }
+        named = {column: list(numbers) for column, numbers in parts.items() if numbers}
+        if not named:
+            return "FALSE", []
+        either = " OR ".join(f"l.{column} = ANY (%s)" for column in named)
+        return f"({either})", list(named.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:

@@ -6,18 +6,20 @@ Raises   StoreUnavailable when PostgreSQL does not answer in time
 
 How many wait is exact: lanes are counted. By which reason is counted row by row in a queue of up to
 COUNTED rows, and estimated from a sample of its pages above that, so that a look at a queue of
-millions costs what a look at a small one does.
+millions costs what a look at a small one does. What an operator holds is one reason, whatever its
+rows say, and is counted by lanes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, connection, transaction
 from django.utils.translation import gettext_lazy as _
 
+from control.queue.selectors import Coverage
 from mailcore.outcome import RowState, WaitReason
 from mailcore.ports import StoreUnavailable
 
@@ -31,13 +33,14 @@ TIME_LIMIT_MS = 3000
 _LANE_COLUMNS = ("account_id", "campaign_id", "isp_id", "sender_id")
 _TOTALS = """
 SELECT COALESCE(sum(l.waiting), 0), COALESCE(sum(l.leased), 0), COALESCE(sum(l.unknown), 0),
-       (SELECT COALESCE(sum(waiting + leased + unknown), 0) FROM ledger_lane)
+       (SELECT COALESCE(sum(waiting + leased + unknown), 0) FROM ledger_lane),
+       COALESCE(sum(l.waiting) FILTER (WHERE {held}), 0)
   FROM ledger_lane l WHERE {lanes}
 """
 _BY_REASON = """
 SELECT r.reason, r.due_at <= statement_timestamp() AS is_due, count(*)
   FROM ledger_row r {sample} JOIN ledger_lane l ON l.id = r.lane_id
- WHERE r.state = 0 AND {lanes}
+ WHERE r.state = 0 AND {lanes} AND NOT {held}
  GROUP BY 1, 2
 """
 
@@ -61,6 +64,8 @@ class Waiting:
     is_estimated: bool
 
 
+# Rows that a sample did not meet; the reason of none, and drawn as new ones.
+UNMET = "unmet"
 _WORDS: Mapping[tuple[str, bool], tuple[StrOrPromise, StrOrPromise]] = {
     (WaitReason.NEW.value, True): (
         _("ready to be sent"),
@@ -70,6 +75,7 @@ _WORDS: Mapping[tuple[str, bool], tuple[StrOrPromise, StrOrPromise]] = {
         _("not due yet"),
         _("Was put off by a lock or by the speed of its path."),
     ),
+    (UNMET, True): (_("waiting"), _("Too few to meet in a sample.")),
     (WaitReason.SCHEDULED.value, False): (
         _("scheduled"),
         _("The submission asked for a later time."),
@@ -110,6 +116,10 @@ _WORDS: Mapping[tuple[str, bool], tuple[StrOrPromise, StrOrPromise]] = {
         _("content cannot be read"),
         _("The spool does not give the message: look at the spool of the node."),
     ),
+    (WaitReason.HELD.value, False): (
+        _("held"),
+        _("An operator, or its account, holds it: Holds says who, why and until when."),
+    ),
     (WaitReason.UNKNOWN_OUTCOME.value, True): (
         _("retry after an unknown outcome"),
         _("The connection was lost after the content was sent; the policy decides."),
@@ -128,19 +138,27 @@ def waiting_now(filters: Mapping[str, int], *, counted_up_to: int = COUNTED) -> 
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(f"SET LOCAL statement_timeout = {TIME_LIMIT_MS}")
             lanes, values = _lanes(filters)
-            cursor.execute(_TOTALS.format(lanes=lanes), values)
-            waiting, leased, unknown, everything = map(int, cursor.fetchone())
+            held, of_held = Coverage.now().condition()
+            cursor.execute(_TOTALS.format(lanes=lanes, held=held), [*of_held, *values])
+            waiting, leased, unknown, everything, held_count = map(int, cursor.fetchone())
+            free = waiting - held_count
             is_estimated = everything > counted_up_to
             share = min(100.0, 100.0 * SAMPLED / max(1, everything))
             sample = f"TABLESAMPLE SYSTEM ({share:.6f})" if is_estimated else ""
             counted: list[tuple[str, bool, int]] = []
-            if waiting:
-                cursor.execute(_BY_REASON.format(lanes=lanes, sample=sample), values)
+            if free > 0:
+                by_reason = _BY_REASON.format(lanes=lanes, sample=sample, held=held)
+                cursor.execute(by_reason, [*values, *of_held])
                 counted = cursor.fetchall()
     except DatabaseError as exc:
         reason = (str(exc).splitlines() or [""])[0]
         raise StoreUnavailable("postgresql", reason) from exc
-    rows = _scaled(counted, waiting) if is_estimated else _rows(counted)
+    rows = _rows(
+        [
+            *(_scaled(counted, free) if is_estimated else counted),
+            *([(WaitReason.HELD.value, False, held_count)] if held_count else []),
+        ]
+    )
     rows += [
         WaitRow(f"s-{state.name.lower()}", label, advice, count)
         for state, (label, advice), count in (
@@ -154,7 +172,7 @@ def waiting_now(filters: Mapping[str, int], *, counted_up_to: int = COUNTED) -> 
     return Waiting(ordered, total, is_estimated)
 
 
-def _lanes(filters: Mapping[str, int]) -> tuple[str, list[int]]:
+def _lanes(filters: Mapping[str, int]) -> tuple[str, list[Any]]:
     names = [name for name in _LANE_COLUMNS if name in filters]
     condition = " AND ".join(["TRUE", *(f"l.{name} = %s" for name in names)])
     return condition, [filters[name] for name in names]
@@ -173,11 +191,9 @@ def _rows(counted: Sequence[tuple[str, bool, int]]) -> list[WaitRow]:
     ]
 
 
-def _scaled(counted: Sequence[tuple[str, bool, int]], waiting: int) -> list[WaitRow]:
-    """Return the sample's shares of what is known to wait."""
+def _scaled(counted: Sequence[tuple[str, bool, int]], waiting: int) -> list[tuple[str, bool, int]]:
+    """Return the sample's shares of what is known to wait and is not held."""
     seen = sum(count for _reason, _is_due, count in counted)
     if not seen:
-        return [WaitRow("w-new", _("waiting"), _("Too few to meet in a sample."), waiting)]
-    return _rows(
-        [(reason, is_due, round(count * waiting / seen)) for reason, is_due, count in counted]
-    )
+        return [(UNMET, True, waiting)] if waiting > 0 else []
+    return [(reason, is_due, round(count * waiting / seen)) for reason, is_due, count in counted]

@@ -1,7 +1,7 @@
 """What became of a message: what is still owed, and all that happened to it.
 
 Gives    message_state -> MessageState, None for a message that is not the account's
-Takes    the queue (two queries), the outbox that is not applied yet, the statistics
+Takes    the queue (two queries), the holds, the outbox that is not applied yet, the statistics
 Raises   StoreUnavailable when nothing of its history can be read
 
 The order of the reads matters: events go from the queue's transaction to the outbox to the
@@ -16,6 +16,8 @@ from typing import Any
 from uuid import UUID
 
 from control.queue.models import Row
+from control.queue.selectors import Coverage
+from mailcore import holds
 from mailcore.events import EventKind, decode_lines, raw_lines
 from mailcore.outcome import RowState
 from mailcore.ports import Statistics, StoreUnavailable
@@ -30,13 +32,15 @@ EventRow = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RecipientState:
-    """One recipient: `row` while a result is owed, its events oldest first."""
+    """One recipient: `row` while a result is owed, the hold that keeps it, its events oldest
+    first."""
 
     number: int
     recipient: str
     state: str
     row: Row | None
     events: tuple[EventRow, ...]
+    hold: holds.Hold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,10 @@ def message_state(
     by_number: dict[int, list[EventRow]] = {number: [] for number in rows}
     for event in events:
         by_number.setdefault(int(event.get("recipient_no", 0)), []).append(event)
+    coverage = Coverage.now() if rows else None
     recipients = tuple(
-        _recipient(number, rows.get(number), by_number[number]) for number in sorted(by_number)
+        _recipient(number, rows.get(number), by_number[number], coverage)
+        for number in sorted(by_number)
     )
     return MessageState(message_id, recipients, is_complete)
 
@@ -99,12 +105,17 @@ def _merged(events: Iterable[EventRow]) -> list[EventRow]:
     )
 
 
-def _recipient(number: int, row: Row | None, events: Sequence[EventRow]) -> RecipientState:
+def _recipient(
+    number: int, row: Row | None, events: Sequence[EventRow], coverage: Coverage | None
+) -> RecipientState:
     kinds = [str(event["kind"]) for event in events]
     finals = [kind for kind in kinds if kind == "rejected" or EventKind(kind).is_final]
     # A row ends in the transaction that tells its final event: beside one, the row we read is old.
     if row is not None and not finals:
         state = "unknown" if row.state == RowState.UNKNOWN else "queued"
-        return RecipientState(number, row.recipient, state, row, tuple(events))
+        hold = None
+        if coverage is not None and row.state != RowState.LEASED:
+            hold = coverage.of_lane(row.lane, domain=row.recipient.rpartition("@")[2])
+        return RecipientState(number, row.recipient, state, row, tuple(events), hold)
     state = finals[0] if finals else "settling"
     return RecipientState(number, str(events[0]["recipient"]), state, None, tuple(events))

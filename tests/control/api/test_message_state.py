@@ -8,9 +8,13 @@ from uuid import UUID
 
 import pytest
 
+from control.mta.models import PoolMember
+from control.nodes.models import Source
+from control.queue.services import place_hold, release_hold
 from control.submission import services
 from mailcore.events import Event, EventKind, encode_lines, event_id
 from tests.control.api.conftest import Api, body_of, message, new_token, problem_of
+from tests.control.conftest import SYSTEM
 
 pytestmark = pytest.mark.django_db
 
@@ -156,3 +160,37 @@ def test_a_process_opens_its_door_once_and_a_child_its_own(api: Api) -> None:
     with os.fdopen(read_end) as pipe:
         assert json.load(pipe) is False
     os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("scope", ["everything", "pool", "source", "node", "sender", "domain"])
+def test_a_held_recipient_says_who_holds_it_and_why(scope: str, api: Api) -> None:
+    message_id = sent(api)
+    target = {
+        "pool": api.house.pool.pk,
+        "source": api.house.source.pk,
+        "node": "node1",
+        "sender": api.house.sender.pk,
+        "domain": "x.test",
+    }.get(scope, "")
+    hold = place_hold(SYSTEM, scope=scope, target=target, reason="complaints rise")
+    (one,) = state(api, message_id)["recipients"]
+    assert (one["state"], one["queue"]["state"]) == ("queued", "waiting")
+    assert one["queue"]["reason"] == "held"
+    shown = one["queue"]["held"]
+    assert (shown["id"], shown["scope"], shown["until"]) == (hold.pk, scope, None)
+    assert (shown["reason"], shown["author"]) == ("complaints rise", "test")
+    release_hold(SYSTEM, hold)
+    (one,) = state(api, message_id)["recipients"]
+    assert (one["queue"]["reason"], one["queue"]["held"]) == ("unrouted", None)
+
+
+def test_a_hold_on_one_of_two_sources_keeps_nothing(api: Api) -> None:
+    message_id = sent(api)
+    second = Source.objects.create(
+        node=api.house.source.node, address="192.0.2.2", ehlo_name="b.example.com"
+    )
+    PoolMember.objects.create(pool=api.house.pool, source=second)
+    place_hold(SYSTEM, scope="source", target=second.pk, reason="x")
+    assert state(api, message_id)["recipients"][0]["queue"]["held"] is None
+    place_hold(SYSTEM, scope="source", target=api.house.source.pk, reason="x")
+    assert state(api, message_id)["recipients"][0]["queue"]["held"]["scope"] == "source"

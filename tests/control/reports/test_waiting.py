@@ -2,10 +2,13 @@
 
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 from django.db import connection, transaction
+from django.utils import timezone
 
+from control.queue.models import Hold
 from control.reports.waiting import WaitRow, waiting_now
 from mailcore.outcome import WaitReason
 from mailcore.ports import StoreUnavailable
@@ -110,3 +113,30 @@ def test_a_database_that_does_not_answer_in_time_is_named() -> None:
         with pytest.raises(StoreUnavailable, match="ledger_lane"):
             waiting_now({})
         transaction.set_rollback(True)
+
+
+def held(scope: str, target_id: int, target: str = "") -> None:
+    Hold.objects.create(scope=scope, target_id=target_id, target=target, reason="x", author="test")
+
+
+def test_what_lanes_hold_is_one_reason_and_the_rest_keep_theirs() -> None:
+    put(lane(isp_id=7), WaitReason.RETRY, 5, due_s=600)
+    put(lane(isp_id=8), WaitReason.NEW, 2)
+    parked = lane(isp_id=9)
+    put(parked, WaitReason.HELD, 3)
+    held("isp", 7)
+    waiting = waiting_now({})
+    assert counts(waiting.rows) == {"held": 8, "ready to be sent": 2}
+    assert waiting.total == 10
+    held("everything", 0)
+    assert counts(waiting_now({}).rows) == {"held": 10}
+    assert counts(waiting_now({}, counted_up_to=1).rows) == {"held": 10}
+
+
+def test_a_hold_that_was_released_or_has_ended_holds_nothing() -> None:
+    put(lane(account_id=7), WaitReason.NEW, 2)
+    held("account", 7)
+    Hold.objects.update(released_at=timezone.now())
+    held("account", 7)
+    Hold.objects.filter(released_at=None).update(ends_at=timezone.now() - timedelta(seconds=1))
+    assert counts(waiting_now({}).rows) == {"ready to be sent": 2}

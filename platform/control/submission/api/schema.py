@@ -11,6 +11,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
 
 from control.api.components import PROBLEM, responses_with_problems
+from control.queue.api.schema import COVER
 from mailcore.events import EventKind
 from mailcore.outcome import MailClass, RowState, WaitReason
 from mailcore.submission.offer import MAX_CAMPAIGN, MAX_CUSTOM_BYTES, MAX_RECIPIENTS
@@ -172,6 +173,7 @@ _STATE: dict[str, Any] = {
                         "properties": {
                             "state": {"enum": [one.name.lower() for one in RowState]},
                             "reason": {"enum": [one.value for one in WaitReason]},
+                            "held": COVER,
                             "next_due_at": _TIME,
                             "expires_at": _TIME,
                             "accepted_at": _TIME,

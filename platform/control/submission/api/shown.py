@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from control.api.times import rfc3339
+from control.queue.api.shown import shown_cover
 from control.queue.models import Row
 from control.submission.selectors import EventRow, MessageState, RecipientState
-from mailcore.outcome import MailClass, RowState
+from mailcore.holds import Hold
+from mailcore.outcome import MailClass, RowState, WaitReason
 
 _TIMES = {"occurred_ms": "occurred_at", "accepted_ms": "accepted_at", "next_due_ms": "next_due_at"}
 _LEFT_OUT = frozenset({"message_id", "account_id", "recipient_no", "recipient", "recipient_hash"})
@@ -30,15 +32,16 @@ def _recipient(one: RecipientState) -> dict[str, Any]:
     return {
         "recipient": one.recipient,
         "state": one.state,
-        "queue": None if one.row is None else _queue(one.row),
+        "queue": None if one.row is None else _queue(one.row, one.hold),
         "trace": [_event(event) for event in one.events],
     }
 
 
-def _queue(row: Row) -> dict[str, Any]:
+def _queue(row: Row, hold: Hold | None) -> dict[str, Any]:
     return {
         "state": RowState(row.state).name.lower(),
-        "reason": row.reason,
+        "reason": WaitReason.HELD.value if hold is not None else row.reason,
+        "held": None if hold is None else shown_cover(hold),
         "next_due_at": rfc3339(row.due_at),
         "expires_at": rfc3339(row.expires_at),
         "accepted_at": rfc3339(row.accepted_at),
