@@ -46,13 +46,13 @@ class HoldCache:
     def __init__(self, dsn: str, redis_url: str, *, poll_s: float = POLL_S) -> None:
         self._store = PgHolds(dsn)
         self._poll_s = poll_s
-        self._known: Sequence[Hold] = ()
+        self._known: Sequence[Hold] = []
         self._current = HoldSet()
         self._wanted = threading.Event()
         self._stopping = threading.Event()
         self.changed: Callable[[], object] = lambda: None
         try:
-            self._read()
+            self.refresh()
         except StoreUnavailable:
             self._store.close()
             raise
@@ -63,6 +63,16 @@ class HoldCache:
     def current(self) -> HoldSet:
         """Return the holds in force; another object if and only if they have changed."""
         return self._current
+
+    def refresh(self) -> None:
+        """Read what is in force; StoreUnavailable leaves things as they were."""
+        found = self._store.in_force()
+        if found == self._known:
+            return
+        self._known = found
+        self._current = HoldSet.of(found)
+        log.info("holds changed", extra={"holds": len(found)})
+        self.changed()
 
     def stop(self) -> None:
         """Follow no more."""
@@ -80,19 +90,10 @@ class HoldCache:
             if self._stopping.is_set():
                 return
             try:
-                self._read()
+                self.refresh()
             except StoreUnavailable as exc:
                 if not is_away:
                     log.warning("holds not read", extra={"store": exc.store, "reason": exc.reason})
                 is_away = True
             else:
                 is_away = False
-
-    def _read(self) -> None:
-        found = self._store.in_force()
-        if found == self._known:
-            return
-        self._known = found
-        self._current = HoldSet.of(found)
-        log.info("holds changed", extra={"holds": len(found)})
-        self.changed()
