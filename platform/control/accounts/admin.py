@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth.models import Group
 from django.contrib.auth.password_validation import validate_password
-from django.core.exceptions import ValidationError
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
+from django.utils.module_loading import import_string
 from django.utils.translation import gettext_lazy as _
 
-from control.access import Verb
+from control.access import Verb, can
 from control.accounts.login import PanelLoginForm
 from control.accounts.models import Account, ApiToken, User
 from control.accounts.services import seal_token
@@ -57,15 +59,29 @@ class UserForm(VersionedForm):
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
         help_text=_("At least 12 characters. Empty: it stays as it is."),
     )
+    sends_welcome = forms.BooleanField(
+        label=_("Send an email with access to the user"),
+        required=False,
+        initial=True,
+        help_text=_("To the contact email address, with a link that sets the password."),
+    )
 
     def clean_new_password(self) -> str:
-        """Refuse a weak password, and none at all for somebody new."""
+        """Refuse a weak password."""
         password: str = self.cleaned_data["new_password"]
         if password:
             validate_password(password, self.instance)
-        elif self.instance.pk is None:
-            raise ValidationError(_("A new user needs a password."))
         return password
+
+    def clean(self) -> dict[str, Any] | None:
+        """Refuse somebody new who could not get in."""
+        cleaned = super().clean()
+        if cleaned and self.instance.pk is None and "new_password" in cleaned:
+            is_invited = cleaned.get("sends_welcome") and cleaned.get("email")
+            if not cleaned["new_password"] and not is_invited:
+                said = _("A new user needs a password, or an address for the email with access.")
+                self.add_error("new_password", said)
+        return cleaned
 
 
 @admin.register(User)
@@ -73,6 +89,7 @@ class UserAdmin(PolicyAdmin):
     """Administrators and account users. Only master administrators manage administrators."""
 
     form = UserForm
+    actions = ("send_welcome", "delete_selected")
     list_display = ("id", "username", "get_full_name", "account", "is_master", "is_active")
     list_display_links = ("id", "username")
     list_filter = ("is_active", "is_master", ("account", admin.RelatedOnlyFieldListFilter))
@@ -86,13 +103,22 @@ class UserAdmin(PolicyAdmin):
         ("first_name", "last_name"),
         ("email", "phone"),
         ("new_password", "must_change_password"),
+        "sends_welcome",
         "last_login",
     )
     readonly_fields = ("last_login",)
 
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Offer the welcome to somebody new; others get theirs again from the list."""
+        fields = super().get_fields(request, obj)
+        return [name for name in fields if obj is None or name != "sends_welcome"]
+
     def create_row(self, request: HttpRequest, obj: Any, form: Any) -> None:
-        obj.set_password(form.cleaned_data["new_password"])
+        # Without one nobody can log in until the link of the welcome has set it.
+        obj.set_password(form.cleaned_data["new_password"] or None)
         super().create_row(request, obj, form)
+        if form.cleaned_data.get("sends_welcome"):
+            self._welcome(request, obj)
 
     def update_row(self, request: HttpRequest, obj: Any, form: Any) -> None:
         if password := form.cleaned_data["new_password"]:
@@ -100,6 +126,37 @@ class UserAdmin(PolicyAdmin):
             obj.save(update_fields=["password"])
             change_of(request).note(Action.REPLACED, obj, after={"password": "set"})
         super().update_row(request, obj, form)
+
+    def has_welcome_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return can(actor_of(request), Verb.CHANGE, User)
+
+    @admin.action(
+        description=_("Send the email with access again, to selected users"),
+        permissions=["welcome"],
+    )
+    def send_welcome(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        """Send links to those whom the operator may change."""
+        for user in queryset:
+            if can(actor_of(request), Verb.CHANGE, user):
+                self._welcome(request, user)
+            else:
+                said = _("Your account may not send %s access.") % user
+                self.message_user(request, said, messages.ERROR)
+
+    def _welcome(self, request: HttpRequest, user: User) -> None:
+        """Owe the mail, and say whether it will be sent."""
+        send: Callable[[User], bool] = import_string(settings.WELCOME)
+        if not user.email:
+            said = _("%s has no contact email address: no access was sent.") % user
+        elif not user.is_active:
+            said = _("%s is not active: no access was sent.") % user
+        elif not send(user):
+            said = _("System mail is not set up: no access was sent to %s.") % user
+        else:
+            said = _("Access is sent to %s.") % user.email
+            self.message_user(request, said, messages.SUCCESS)
+            return
+        self.message_user(request, said, messages.WARNING)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Nobody deletes themselves: the last one would lock everybody out."""

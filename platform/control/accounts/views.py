@@ -1,6 +1,7 @@
-"""A person changes their own password: like every change, in the audit journal.
+"""A person sets their own password: like every change, in the audit journal.
 
-Gives    OwnPasswordView, in place of the view that comes with Django's admin
+Gives    OwnPasswordView, in place of the view that comes with Django's admin; SetPasswordView and
+         PasswordIsSetView, where the link of a mail leads
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.auth.forms import PasswordChangeForm
+from django.contrib.auth.forms import PasswordChangeForm, SetPasswordForm
 from django.contrib.auth.mixins import LoginRequiredMixin
-from django.contrib.auth.views import PasswordChangeView
+from django.contrib.auth.views import PasswordChangeView, PasswordResetConfirmView
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse_lazy
+from django.utils.translation import gettext_lazy as _
+from django.views.generic import TemplateView
 
+from control.access import Actor
 from control.accounts.models import User
 from control.accounts.services import set_password
 from control.panel import actor_of
@@ -54,3 +58,52 @@ class OwnPasswordView(LoginRequiredMixin, PasswordChangeView):
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         """Add what every page of the panel shows."""
         return {**super().get_context_data(**kwargs), **admin.site.each_context(self.request)}
+
+
+class LinkPasswordForm(SetPasswordForm):  # type: ignore[type-arg]
+    """Django's form; what it saves is audited as the person's own doing."""
+
+    ip = ""
+
+    def save(self, commit: bool = True) -> User:
+        """Store the password through the service."""
+        user: User = self.user
+        password = self.cleaned_data["new_password1"]
+        set_password(user, password, actor=Actor.of_user(user, ip=self.ip))
+        return user
+
+
+class SetPasswordView(PasswordResetConfirmView):
+    """Opened by a link that works once, for a time. Django keeps its token in the session and leads
+    on to an address without it, so that no page links to it and no log has it."""
+
+    form_class = LinkPasswordForm
+    template_name = "accounts/set_password.html"
+    success_url = reverse_lazy("password_is_set")
+
+    def get_user(self, uidb64: str) -> User | None:
+        """Return whose link it is; nobody who is not active."""
+        user = super().get_user(uidb64)
+        return user if isinstance(user, User) and user.is_active else None
+
+    def get_form(self, form_class: Any = None) -> Any:
+        """Tell the form from where."""
+        form: Any = super().get_form(form_class)
+        form.ip = self.request.META.get("REMOTE_ADDR", "")
+        return form
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Add what every page of the panel shows; who is logged in here is of no matter."""
+        shown = {**admin.site.each_context(self.request), **super().get_context_data(**kwargs)}
+        return {**shown, "title": _("Set your password"), "login": self.user}
+
+
+class PasswordIsSetView(TemplateView):
+    """Says so, and leads to the login."""
+
+    template_name = "accounts/set_password.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Add what every page of the panel shows."""
+        shown = {**admin.site.each_context(self.request), **super().get_context_data(**kwargs)}
+        return {**shown, "title": _("Your password is set"), "is_done": True}

@@ -76,6 +76,11 @@ class Watched:
     is_mailed: bool = True
     says_end: bool = True
 
+    @property
+    def is_age(self) -> bool:
+        """Whether the figure is how long it has been wrong."""
+        return self.measure is Measure.SECONDS
+
 
 # Percentages as in reference/mta-model.md §9.9.
 WATCHED: Mapping[AlertKind, Watched] = {

@@ -1,7 +1,8 @@
 """`manage.py seed [--lab]`: the rows an installation begins with, and policy revision 1.
 
 Takes    --lab: also the demo company and the lab's providers; LAB_WORLD says which (`wide`),
-         LAB_POP3_PORT where the lab's mailboxes are read
+         LAB_POP3_PORT where the lab's mailboxes are read; NOREPLY_MAILER, a JSON object: how
+         system mail leaves, until the panel says otherwise
 Gives    the operator's password, printed once; with --lab the demo's API token in a 0600 file
 Raises   CommandError naming what is wrong
 """
@@ -13,6 +14,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
@@ -21,6 +23,7 @@ from control.accounts.models import Account, ApiToken, User
 from control.accounts.services import create_operator, issue_token, seal_token
 from control.audit.changes import policy_change
 from control.needs import stores
+from control.notify.services import create_rows, set_up_from
 from control.policy.models import PolicyRevision
 from control.policy.publisher import publish
 from control.policy.system_rows import create_system_rows
@@ -34,6 +37,7 @@ TOKEN_FILE = "api-token"  # noqa: S105 (a name)
 def _create_lab_rows(node: str, actor: Actor) -> None:
     # Only here: a live installation may come without the lab.
     from control.management.lab_rows import create_lab_rows, read_mailboxes
+    from control.management.lab_system_mail import set_up_system_mail
     from lab.world import WORLDS
 
     name = os.environ.get("LAB_WORLD", "wide")
@@ -41,6 +45,7 @@ def _create_lab_rows(node: str, actor: Actor) -> None:
         raise CommandError(f"LAB_WORLD: {name!r} is none of {', '.join(sorted(WORLDS))}")
     world = WORLDS[name]()
     create_lab_rows(world, node_name=node, actor=actor)
+    set_up_system_mail(world, actor=actor)
     port = os.environ.get("LAB_POP3_PORT", "")
     if port:
         read_mailboxes(world, port=int(port), actor=actor)
@@ -93,6 +98,8 @@ class Command(BaseCommand):
         password = None
         with transaction.atomic(), policy_change(actor):
             create_system_rows(actor=actor)
+            create_rows(actor=actor)
+            self._set_up_system_mail(actor)
             if lab:
                 _create_lab_rows(node, actor)
             if not User.objects.filter(account__isnull=True).exists():
@@ -101,6 +108,13 @@ class Command(BaseCommand):
             with transaction.atomic():
                 publish(author=actor.label)
         return password
+
+    def _set_up_system_mail(self, actor: Actor) -> None:
+        """Take NOREPLY_MAILER over into the row, while that has no sender address."""
+        try:
+            set_up_from(os.environ.get("NOREPLY_MAILER", ""), actor=actor)
+        except ValidationError as exc:
+            raise CommandError(f"NOREPLY_MAILER: {'; '.join(exc.messages)}") from exc
 
     def _write_token(self, var_dir: Path, actor: Actor) -> None:
         """Write the demo's token where only we can read it; a lost file means a new token."""

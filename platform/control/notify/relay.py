@@ -1,0 +1,141 @@
+"""One message to the relay of an installation, so that system mail leaves when our own queue is
+what is broken.
+
+Gives    send_by_relay; Relay, where and how
+Raises   NotSent: worth another try; Undeliverable: the relay will never take this message
+Follows  reference/admin-panel.md §6.2; RFC 3207 (STARTTLS), RFC 8314 §3.3 (implicit TLS)
+
+The wire is Django's mail backend. TLS is asked for unless the relay is said to have none, so that
+nobody on the way can make a password go in clear by hiding STARTTLS.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from django.core.mail import EmailMultiAlternatives
+from django.core.mail.backends.smtp import EmailBackend
+from django.utils.translation import gettext as _
+
+from control.notify.errors import NotSent, Undeliverable
+from control.notify.letters import Mail
+
+TIMEOUT_S = 15
+IMPLICIT_TLS_PORT = 465
+PERMANENT = 500
+# About us, not about the message: the operator mends them, and the mail goes then.
+NOT_ABOUT_THE_MESSAGE = frozenset({500, 501, 502, 503, 504, 530, 534, 535, 538})
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Where the relay is and how it is spoken to."""
+
+    host: str
+    port: int
+    login: str = ""
+    password: str = field(default="", repr=False)
+    helo: str = ""
+    is_insecure: bool = False
+    without_tls: bool = False
+    is_confined: bool = False  # lab: to loopback alone
+
+
+class _Backend(EmailBackend):
+    """Django's, with a HELO name and a certificate check of the operator's choice."""
+
+    def __init__(self, relay: Relay) -> None:
+        is_implicit = relay.port == IMPLICIT_TLS_PORT and not relay.without_tls
+        super().__init__(
+            host=relay.host,
+            port=relay.port,
+            username=relay.login,
+            password=relay.password,
+            use_ssl=is_implicit,
+            use_tls=not is_implicit and not relay.without_tls,
+            timeout=TIMEOUT_S,
+        )
+        self._relay = relay
+
+    @property
+    def connection_class(self) -> Any:
+        connect: Callable[..., Any] = super().connection_class
+        helo = self._relay.helo
+
+        def named(host: str, port: int, **options: Any) -> Any:
+            return connect(host, port, **(options | ({"local_hostname": helo} if helo else {})))
+
+        return named
+
+    @cached_property
+    def ssl_context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        if self._relay.is_insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+def send_by_relay(relay: Relay, mail: Mail) -> None:
+    """Hand one message to the relay; return once it has taken it."""
+    if relay.is_confined:
+        _check_loopback(relay)
+    message = EmailMultiAlternatives(
+        subject=mail.subject,
+        body=mail.text,
+        from_email=mail.sender,  # the return path too: an answer to it reaches people
+        to=[mail.recipient],
+        headers={**mail.headers, "From": mail.header_from, "Message-ID": mail.message_id_header},
+    )
+    message.attach_alternative(mail.html, "text/html")
+    try:
+        _Backend(relay).send_messages([message])
+    except (OSError, ValueError) as exc:  # smtplib's own errors are OSErrors
+        _refuse(relay, exc)
+
+
+def _refuse(relay: Relay, exc: Exception) -> None:
+    code, said = _reply_of(exc)
+    place = f"{relay.host}:{relay.port}"
+    if code >= PERMANENT and code not in NOT_ABOUT_THE_MESSAGE:
+        raise Undeliverable(_("%(relay)s refused it: %(said)s") % {"relay": place, "said": said})
+    hint = ""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        hint = _(" (tick “do not verify the certificate” only if you know whose it is)")
+    elif "STARTTLS" in said:
+        hint = _(" (tick “without TLS” if the line to it is trusted)")
+    raise NotSent(f"{place}: {said}{hint}") from exc
+
+
+def _reply_of(exc: Exception) -> tuple[int, str]:
+    """Return the relay's reply code, 0 if there was none, and what to tell people."""
+    refused = getattr(exc, "recipients", None)
+    if isinstance(refused, dict) and refused:
+        code, text = next(iter(refused.values()))
+        return int(code), f"{code} {_text(text)}"
+    code = getattr(exc, "smtp_code", 0)
+    if code:
+        return int(code), f"{code} {_text(getattr(exc, 'smtp_error', ''))}"
+    return 0, str(exc) or type(exc).__name__
+
+
+def _text(said: object) -> str:
+    return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+
+
+def _check_loopback(relay: Relay) -> None:
+    try:
+        found = socket.getaddrinfo(relay.host, relay.port, type=socket.SOCK_STREAM)
+    except OSError as exc:
+        raise NotSent(f"{relay.host}: {exc.strerror or exc}") from exc
+    for *_rest, address in found:
+        if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+            raise NotSent(
+                _("%s is another machine, and in the lab nothing leaves this one") % relay.host
+            )

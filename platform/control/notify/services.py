@@ -1,0 +1,171 @@
+"""Owe system mail: welcome, lost password, alerts; and the rows an installation begins with.
+
+Gives    welcome, lost_password, test_message, owe, try_again, operators; create_rows;
+         store_password; set_up_from, which reads NOREPLY_MAILER
+Raises   ValidationError for a NOREPLY_MAILER that is none, naming the field
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from control.access import Actor
+from control.accounts.models import User
+from control.audit.changes import policy_change
+from control.notify.choices import WATCHED, NoticeKind, NoticeState
+from control.notify.models import Alert, AlertRule, Notice, SystemMail
+from control.secrets import put_secret
+
+# Whoever asks for a lost password again within this time gets the mail that is under way.
+ASK_AGAIN_S = 600
+_WORDS = {
+    str: _("a text is needed"),
+    int: _("a number is needed"),
+    bool: _("true or false is needed"),
+}
+_FIELDS: Mapping[str, tuple[str, type]] = {
+    "server": ("relay_host", str),
+    "port": ("relay_port", int),
+    "email": ("email", str),
+    "login": ("relay_login", str),
+    "helo": ("relay_helo", str),
+    "insecure": ("is_insecure", bool),
+    "force_no_ssl": ("without_tls", bool),
+}
+
+
+def create_rows(*, actor: Actor) -> None:
+    """Add the row of system mail and the alert rules that are missing; change none that is."""
+    known = set(AlertRule.objects.values_list("kind", flat=True))
+    rows: list[Any] = [
+        AlertRule(kind=kind, threshold=watched.threshold)
+        for kind, watched in WATCHED.items()
+        if kind not in known
+    ]
+    if not SystemMail.objects.exists():
+        rows.append(SystemMail())
+    if not rows:
+        return
+    with policy_change(actor) as change:
+        for row in rows:
+            row.is_system = True
+            row.save(force_insert=True)
+            change.created(row)
+
+
+def is_set_up() -> bool:
+    """Whether system mail has a sender address."""
+    return SystemMail.objects.exclude(email="").exists()
+
+
+def owe(
+    kind: NoticeKind,
+    recipient: str,
+    *,
+    key: str,
+    user: User | None = None,
+    alert: Alert | None = None,
+) -> Notice | None:
+    """Store a mail to be sent soon; None if there is one of this key, or no way to send any."""
+    if not recipient or not is_set_up():
+        return None
+    notice = Notice(
+        key=key,
+        kind=kind,
+        recipient=recipient,
+        language=user.language if user is not None else "en",
+        user=user,
+        alert=alert,
+        due_at=timezone.now(),
+    )
+    Notice.objects.bulk_create([notice], ignore_conflicts=True)
+    return Notice.objects.filter(key=key).first()
+
+
+def welcome(user: User) -> bool:
+    """Owe a user the mail with the link that sets a password; a double click makes one mail."""
+    key = f"welcome:{user.pk}:{timezone.now():%Y%m%d%H%M}"
+    return owe(NoticeKind.WELCOME, user.email, key=key, user=user) is not None
+
+
+def lost_password(name: str) -> int:
+    """Owe everybody of this login or address the mail with the link; return to how many."""
+    turn = int(timezone.now().timestamp()) // ASK_AGAIN_S
+    users = User.objects.filter(Q(username__iexact=name) | Q(email__iexact=name), is_active=True)
+    owed = [
+        owe(NoticeKind.PASSWORD, user.email, key=f"password:{user.pk}:{turn}", user=user)
+        for user in users.exclude(email="")[:20]
+    ]
+    return sum(notice is not None for notice in owed)
+
+
+def test_message(recipient: str) -> Notice | None:
+    """Owe a test message; None while system mail has no sender address."""
+    return owe(NoticeKind.TEST, recipient, key=f"test:{timezone.now().timestamp()}")
+
+
+def try_again(notices: QuerySet[Notice]) -> int:
+    """Have those that have not left tried again, with a day of patience; return how many."""
+    now = timezone.now()
+    return notices.exclude(state=NoticeState.SENT).update(
+        state=NoticeState.WAITING, due_at=now, created_at=now, tries=0
+    )
+
+
+def operators() -> list[str]:
+    """Return who is told of the installation's alerts."""
+    row = SystemMail.objects.first()
+    if row is not None and row.alert_to:
+        return list(dict.fromkeys(row.alert_to))
+    found = User.objects.filter(account__isnull=True, is_active=True).exclude(email="")
+    return list(dict.fromkeys(found.order_by("pk").values_list("email", flat=True)))
+
+
+def store_password(row: SystemMail, password: str) -> None:
+    """Seal the relay's password."""
+    put_secret(row.secret_ref, password.encode())
+
+
+def set_up_from(text: str, *, actor: Actor) -> bool:
+    """Fill the row from NOREPLY_MAILER, a JSON object, while it has no sender address; the panel is
+    its home from then on. Return whether it was filled."""
+    row = SystemMail.objects.first()
+    if not text or row is None or row.email:
+        return False
+    given = _read(text)
+    with policy_change(actor) as change:
+        change.touch(row)
+        for name, (field, _kind) in _FIELDS.items():
+            if name in given:
+                setattr(row, field, given[name])
+        row.full_clean()
+        row.save()
+        if given.get("pass"):
+            store_password(row, given["pass"])
+    return True
+
+
+def _read(text: str) -> dict[str, Any]:
+    try:
+        given = json.loads(text)
+    except ValueError as exc:
+        raise ValidationError(_("this is no JSON: %s") % exc) from exc
+    if not isinstance(given, dict):
+        raise ValidationError(_("this is no JSON object"))
+    kinds = {**{name: kind for name, (_field, kind) in _FIELDS.items()}, "pass": str}
+    for name, value in given.items():
+        if name not in kinds:
+            raise ValidationError(_("there is no field %r") % name)
+        if type(value) is not kinds[name]:
+            raise ValidationError(f"{name}: {_WORDS[kinds[name]]}")
+    for name in ("server", "email"):
+        if not given.get(name):
+            raise ValidationError(_("%s is missing") % name)
+    return given
