@@ -37,6 +37,7 @@ from mailio.holds import HoldCache
 from mailio.journal import FileJournal
 from mailio.ledger.delivery import PgLedger
 from mailio.ledger.outbox import PgOutbox
+from mailio.ledger.spool import SpoolBook
 from mailio.ledger.upkeep import LedgerUpkeep
 from mailio.logs import set_up_logging as set_up_logging
 from mailio.notices import RING_CHANNEL, Listener
@@ -56,13 +57,16 @@ from workers.engines.lease import Lease
 from workers.engines.ring import Ringer
 from workers.engines.route import RETRY_DNS_LAB_S, RETRY_DNS_S, route_domains
 from workers.engines.settle import Rules, Settler
-from workers.engines.upkeep import UpkeepPorts, check, expire, reap, sweep
+from workers.engines.sweep import CONTENT_GRACE_S, SpoolPorts, measure_disk, sweep_spool
+from workers.engines.upkeep import UpkeepPorts, check, expire, prune, reap
 from workers.mailboxes import open_poller
 from workers.policy_cache import PolicyCache
 
 WAIT_S = 5.0
 STOP_S = 30.0
 FOLLOW_S = 1.0
+# No accept of the lab takes so long; what was delivered is gone while people look.
+CONTENT_GRACE_LAB_S = 60.0
 SIGNERS = 2
 
 log = logging.getLogger(__name__)

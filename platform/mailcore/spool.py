@@ -1,7 +1,7 @@
 """What upkeep does with the segments of a spool, and how long their disk lasts.
 
 Gives    SegmentInfo, LiveSegment, Inventory; Keeper, keeper_of, is_worth_compacting;
-         DiskSpace, DiskSample, Forecast, forecast; DiskState, disk_state
+         SweepFigures, figures_of; DiskSpace, DiskSample, Forecast, forecast; DiskState, disk_state
 Takes    what lies on the disk, what the ledger points at, the node's policy
 Raises   nothing
 Follows  design.md section 2 (content has no reference count) and section 3 step 10
@@ -12,7 +12,7 @@ the grace time has passed in which a row may still be on its way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -23,6 +23,7 @@ WARN_HOURS = 24.0
 MOST_LIVE_SHARE = 0.5
 LEAST_FREED_BYTES = 64 * 1024
 MOVED_ROW_BYTES = 1024
+MOST_FOREIGN_NAMES = 20
 # A slope over less than this says nothing; what is ten years away is not in sight.
 LEAST_SPAN_S = 300.0
 MOST_HOURS = 10 * 365 * 24.0
@@ -97,6 +98,56 @@ def is_worth_compacting(
         live.live_bytes <= info.size_bytes * MOST_LIVE_SHARE
         and freed >= LEAST_FREED_BYTES
         and freed >= (live.rows + live.undos) * MOVED_ROW_BYTES
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SweepFigures:
+    """What a sweep left on a node, and what it did there. `kept`: by keeper, [segments, bytes]."""
+
+    segments: int
+    size_bytes: int
+    live_bytes: int
+    kept: Mapping[str, tuple[int, int]]
+    oldest_ms: int | None
+    oldest_keeper: str
+    foreign_count: int
+    foreign_names: Sequence[str]
+    retention_s: float = 0.0
+    unreadable: int = 0
+    deleted: int = 0
+    deleted_bytes: int = 0
+    compacted: int = 0
+    copied_bytes: int = 0
+    moved_rows: int = 0
+
+
+def figures_of(
+    inventory: Inventory,
+    live: Mapping[int, LiveSegment],
+    *,
+    grace_s: float,
+    retention_s: float,
+) -> SweepFigures:
+    """Count a directory: by what keeps each segment, and which is the oldest."""
+    kept: dict[str, tuple[int, int]] = {}
+    keepers: dict[int, Keeper] = {}
+    for info in inventory.segments:
+        keeper = keeper_of(info, live.get(info.number), grace_s=grace_s, retention_s=retention_s)
+        keepers[info.number] = keeper
+        count, size_bytes = kept.get(keeper.value, (0, 0))
+        kept[keeper.value] = (count + 1, size_bytes + info.size_bytes)
+    oldest = min(inventory.segments, key=lambda info: info.created_ms, default=None)
+    return SweepFigures(
+        segments=len(inventory.segments),
+        size_bytes=sum(info.size_bytes for info in inventory.segments),
+        live_bytes=sum(live[n].live_bytes for n in keepers if n in live),
+        kept=kept,
+        oldest_ms=None if oldest is None else oldest.created_ms,
+        oldest_keeper="" if oldest is None else keepers[oldest.number].value,
+        foreign_count=len(inventory.foreign),
+        foreign_names=inventory.foreign[:MOST_FOREIGN_NAMES],
+        retention_s=retention_s,
     )
 
 

@@ -69,6 +69,7 @@ TOPOLOGY: tuple[Row, ...] = (
     Row("upkeep.expire", ("upkeep",), UpkeepBell, every_s=5.0),
     Row("upkeep.reap", ("upkeep",), UpkeepBell, every_s=5.0, per_node=True),
     Row("upkeep.sweep", ("upkeep",), UpkeepBell, every_s=300.0, per_node=True),
+    Row("upkeep.measure", ("upkeep",), UpkeepBell, every_s=60.0, per_node=True),
     Row("upkeep.check", ("upkeep",), UpkeepBell, every_s=600.0),
     Row("control.jobs", ("control",), UpkeepBell, every_s=2.0),
 )

@@ -1,16 +1,25 @@
 """What lies on this node's disk, as upkeep sees it: journals of the dead, sealed segments.
 
 Gives    JournalDirectory (port JournalShelf), SegmentDirectory (port SpoolShelf)
-Raises   StoreUnavailable when the disk cannot be read
+Raises   StoreUnavailable when the disk cannot be read; StoreFull for a copy without room
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from mailcore.envelope import ContentRef
+from mailcore.ports import StoreUnavailable
+from mailcore.spool import DiskSpace, Inventory
 from mailio import journal
+from mailio.spool import files
 from mailio.spool.segments import SegmentSpool
+
+# Copying is what makes room, so it may go on when nothing is accepted any more.
+COPY_FLOOR_BYTES = 32 * 2**20
 
 
 class JournalDirectory:
@@ -36,19 +45,69 @@ class JournalDirectory:
 
 
 class SegmentDirectory:
-    """The segments of one node's file spool."""
+    """The segments of one node's file spool, and a writer of its own for copies.
 
-    def __init__(self, spool: SegmentSpool) -> None:
-        self._spool = spool
+    Copies share a segment until `seal`: it is not closed for its age, so nobody may delete it
+    before all that shall point at it does.
+    """
 
-    def sealed_segments(self, *, older_than_s: float) -> Sequence[int]:
-        """Return segments nobody writes to any more, and has not for this long."""
-        return [
-            info.number
-            for info in self._spool.segments()
-            if info.is_sealed and info.age_s >= older_than_s
-        ]
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        copy_floor_bytes: int = COPY_FLOOR_BYTES,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory = directory
+        self._wall = wall
+        self._spool = SegmentSpool(
+            directory,
+            min_free_bytes=copy_floor_bytes,
+            max_segment_age_s=float("inf"),
+            max_idle_s=float("inf"),
+            wall=wall,
+        )
 
-    def delete(self, segments: Sequence[int]) -> Sequence[int]:
-        """Delete them; return those that are gone."""
-        return self._spool.delete(segments)
+    def inventory(self) -> Inventory:
+        """Return what lies in the directory."""
+        with _told():
+            return files.take_inventory(self._directory, now=self._wall())
+
+    def delete(self, segments: Iterable[int]) -> Sequence[int]:
+        """Delete those that nobody writes to any more; return which."""
+        with _told():
+            return self._spool.delete(segments)
+
+    def spare(self, segment: int, *, age_s: float) -> None:
+        """Let a segment count as so old and no older."""
+        with _told():
+            files.spare(self._directory, segment, age_s=age_s, now=self._wall())
+
+    def read(self, refs: Sequence[ContentRef]) -> Sequence[bytes | None]:
+        """Return the bytes of each, None for what is missing or damaged."""
+        return self._spool.read_now(refs)
+
+    def copy(self, contents: Sequence[bytes]) -> Sequence[ContentRef]:
+        """Store each in a segment that nobody may delete before `seal`; durable on return."""
+        return self._spool.append(contents)
+
+    def seal(self) -> None:
+        """Let go of the segment that `copy` wrote."""
+        self._spool.seal()
+
+    def space(self) -> DiskSpace:
+        """Return the room on the disk."""
+        with _told():
+            return files.space_of(self._directory)
+
+    def close(self) -> None:
+        """Let go of all files."""
+        self._spool.close()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise StoreUnavailable("spool", exc.strerror or str(exc)) from exc

@@ -101,7 +101,8 @@ def policy_sample() -> model.PolicySnapshot:
         },
         nodes={
             "node1": model.Node(
-                1, "node1", 4.0, 1800.0, 20.0, 86400.0, "X-Ex-Token", "ops@example.com", True
+                *(1, "node1", 4.0, 1800.0, 20.0, 86400.0, 3 * 2**30, 2**27),
+                *("X-Ex-Token", "ops@example.com", True),
             )
         },
         isps={one.id: one for one in _isps()},

@@ -9,7 +9,7 @@ import pytest
 
 from mailcore.errors import PostfleetError
 from mailcore.ports import StoreUnavailable
-from mailio.ledger import accept_sql, delivery_sql, inbound, routes, schema, upkeep_sql
+from mailio.ledger import accept_sql, delivery_sql, inbound, routes, schema, spool_sql, upkeep_sql
 from mailio.ledger.pool import Profile, Session
 from tests.support.stack import drop_postgres, postgres_url
 
@@ -31,6 +31,8 @@ TABLES = {
     "mailbox_tally",
     "queue_hold",
     "queue_undo",
+    "spool_node",
+    "spool_sample",
     "stop_entry",
 }
 
@@ -97,6 +99,7 @@ def test_every_statement_is_prepared_by_the_oldest_schema_it_meets(postgres_data
         routes.STATEMENTS,
         upkeep_sql.STATEMENTS,
         inbound.STATEMENTS,
+        spool_sql.STATEMENTS,
     ):
         session = Session(postgres_database, role="test", statements=statements)
         prepared = session.run("SELECT name FROM pg_prepared_statements")

@@ -1,7 +1,7 @@
 """A campaign through the API to three providers, counted where it arrived."""
 
 from mailio.ledger.figures import LedgerFigures
-from mailio.ledger.upkeep import LedgerUpkeep
+from mailio.ledger.spool import SpoolBook
 from mailio.spool.segments import SegmentSpool
 from tests.support.fleet import Load, Running
 
@@ -38,16 +38,16 @@ def test_nothing_is_left_in_queue_lanes_or_spool(running: Running, campaign: Loa
     counted = "SELECT count(*) FROM ledger_lane WHERE (waiting, leased, unknown) <> (0, 0, 0)"
     assert running.one(counted) == 0
     figures = LedgerFigures(running.settings.database_url)
-    upkeep = LedgerUpkeep(running.settings.database_url)
+    book = SpoolBook(running.settings.database_url)
     spool = SegmentSpool(running.settings.spool_dir)
     try:
         assert figures.counts().queued == 0
         segments = [segment.number for segment in spool.segments()]
         assert segments
-        assert upkeep.segments_in_use(segments) == set()
+        assert book.live_segments(segments) == []
     finally:
         spool.close()
-        upkeep.close()
+        book.close()
         figures.close()
 
 

@@ -74,16 +74,6 @@ class Shelf:
         self.discarded.append(name)
 
 
-class NoSpool:
-    """A node without content."""
-
-    def sealed_segments(self, *, older_than_s: float) -> Sequence[int]:
-        return ()
-
-    def delete(self, segments: Sequence[int]) -> Sequence[int]:
-        return ()
-
-
 @dataclass
 class House:
     """A node's upkeep at work on a real database."""
@@ -114,7 +104,7 @@ async def house() -> AsyncIterator[House]:
         ledger,
         chores,
         shelf,
-        UpkeepPorts(deliver, chores, shelf, NoSpool(), Rules(it.policy)),
+        UpkeepPorts(deliver, chores, shelf, Rules(it.policy)),
     )
     for side in (acceptor, chores, ledger):
         side.close()

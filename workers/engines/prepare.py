@@ -88,7 +88,7 @@ async def prepare(
     rows: Sequence[QueuedRow], *, policy: PolicySnapshot, ports: DeliverPorts, keyring: Keyring
 ) -> Sequence[WireMessage | Unready]:
     """Return what each row puts on the wire, in order."""
-    contents = await ports.spool.read_many([row.content for row in rows])
+    contents = await _contents(rows, ports=ports)
     signers = {
         domain: await keyring.of_domain(domain, policy=policy, ports=ports)
         for domain in {row.header_from for row in rows}
@@ -110,6 +110,20 @@ async def prepare(
         for i in range(0, len(rows), CHUNK)
     ]
     return [wire for chunk in chunks for wire in await chunk]
+
+
+async def _contents(rows: Sequence[QueuedRow], *, ports: DeliverPorts) -> Sequence[bytes | None]:
+    """Read each row's content. Upkeep may have moved it since the row was claimed: what is not
+    where it was is looked for where the row points now."""
+    contents = list(await ports.spool.read_many([row.content for row in rows]))
+    missing = {row.id: at for at, row in enumerate(rows) if contents[at] is None}
+    if missing:
+        found = await ports.ledger.rows_by_id(list(missing))
+        moved = [row for row in found if row.content != rows[missing[row.id]].content]
+        again = await ports.spool.read_many([row.content for row in moved])
+        for row, content in zip(moved, again, strict=True):
+            contents[missing[row.id]] = content
+    return contents
 
 
 def _build(

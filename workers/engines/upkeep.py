@@ -1,7 +1,7 @@
-"""The chores of a node: expire, take back from the dead, sweep, count again.
+"""The chores of the queue: expire, take back from the dead, prune, count again.
 
 Takes    UpkeepPorts
-Gives    expire, reap, sweep, check; each returns how much it did, and stops after one turn's worth
+Gives    expire, reap, prune, check; each returns how much it did, and stops after one turn's worth
 Raises   StoreUnavailable
 Follows  design.md section 3, steps 4, 7 and 10
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from mailcore.disposition import plan, plan_expired, plan_unknown_due
 from mailcore.outcome import Outcome, RowState, Scope, Verdict
-from mailcore.ports import Chores, DeadIncarnation, JournalShelf, SpoolShelf, StoreUnavailable
+from mailcore.ports import Chores, DeadIncarnation, JournalShelf, StoreUnavailable
 from mailcore.reply import SmtpReply
 from workers.engines.context import DeliverPorts
 from workers.engines.settle import Rules, settlement_of
@@ -27,8 +27,6 @@ OWN_NODE_S = 1.0
 NODE_LOST_AFTER_S = 900.0
 OUTBOX_KEPT_S = 86400.0
 IDEMPOTENCY_KEPT_S = 86400.0 * 2
-# Accepting writes content before rows: what is younger may belong to a commit under way.
-CONTENT_GRACE_S = 900.0
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +38,6 @@ class UpkeepPorts:
     deliver: DeliverPorts
     chores: Chores
     journals: JournalShelf
-    spool: SpoolShelf
     rules: Rules
     expiring: asyncio.Lock = field(default_factory=asyncio.Lock)
     reaping: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -184,19 +181,12 @@ async def _settle_journal(
         await ledger.settle(settlement_of(decided))
 
 
-async def sweep(ports: UpkeepPorts) -> int:
-    """Delete segments no row points at; prune side tables. Content outlives rows by retention."""
-    node = ports.deliver.policy.current().nodes.get(ports.deliver.node)
-    keep_s = CONTENT_GRACE_S + (node.spool_retention_s if node is not None else 0.0)
-    old = await asyncio.to_thread(ports.spool.sealed_segments, older_than_s=keep_s)
-    used = await asyncio.to_thread(ports.chores.segments_in_use, old) if old else set()
-    unused = [number for number in old if number not in used]
-    deleted = await asyncio.to_thread(ports.spool.delete, unused) if unused else []
+async def prune(ports: UpkeepPorts) -> None:
+    """Delete from the side tables what nobody asks for any more."""
     await asyncio.to_thread(ports.chores.prune_outbox, OUTBOX_KEPT_S)
     await asyncio.to_thread(ports.chores.prune_idempotency, IDEMPOTENCY_KEPT_S)
     await asyncio.to_thread(ports.chores.prune_routes)
     await asyncio.to_thread(ports.chores.drop_empty_lanes)
-    return len(deleted)
 
 
 async def check(ports: UpkeepPorts) -> int:

@@ -23,10 +23,18 @@ def reap(payload: str) -> None:
 
 @app.task(name="upkeep.sweep", acks_late=True, ignore_result=True)
 def sweep(payload: str) -> None:
-    """Delete content no row points at, and rows of side tables nobody asks for."""
+    """Delete and compact content no row points at; delete rows of side tables nobody asks for."""
     UpkeepBell.from_json(payload)
     process = upkeep()
     process.submit(process.sweep(), wait_s=WAIT_S)
+
+
+@app.task(name="upkeep.measure", acks_late=True, ignore_result=True)
+def measure(payload: str) -> None:
+    """Note what the spool's disk has left, and forecast when it is full."""
+    UpkeepBell.from_json(payload)
+    process = upkeep()
+    process.submit(process.measure(), wait_s=WAIT_S)
 
 
 @app.task(name="upkeep.check", acks_late=True, ignore_result=True)

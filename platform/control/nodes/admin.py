@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from control.admin_base import PolicyAdmin, PolicyInline
+from control.holdable import Holdable
 from control.nodes.models import Node, Source
 
 
@@ -18,11 +19,13 @@ class SourceInline(PolicyInline):
 
 
 @admin.register(Node)
-class NodeAdmin(PolicyAdmin):
+class NodeAdmin(Holdable, PolicyAdmin):
     """Hosts of the fleet."""
 
+    hold_scope = "node"
     list_display = ("id", "name", "host")
     list_display_links = ("id", "name")
+    actions = ("hold", "delete_selected")
     search_fields = ("name", "host")
     inlines = (SourceInline,)
     fieldsets = (
@@ -32,6 +35,8 @@ class NodeAdmin(PolicyAdmin):
             {
                 "fields": (
                     "spool_retention_s",
+                    "spool_warn_mb",
+                    "spool_stop_mb",
                     "dns_timeout_s",
                     "dns_cache_max_s",
                     "connect_timeout_s",
@@ -48,11 +53,13 @@ class NodeAdmin(PolicyAdmin):
 
 
 @admin.register(Source)
-class SourceAdmin(PolicyAdmin):
+class SourceAdmin(Holdable, PolicyAdmin):
     """Addresses that mail is sent from."""
 
+    hold_scope = "source"
     list_display = ("id", "address", "ehlo_name", "node", "is_active")
     list_display_links = ("id", "address")
     list_filter = ("is_active", "node")
     list_select_related = ("node",)
+    actions = ("hold", "delete_selected")
     search_fields = ("address", "ehlo_name")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from django.core.exceptions import ValidationError
-from django.core.validators import MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from control.fields import SecondsField, Unit, check_domain, check_header_name, check_slug
 from control.nodes.choices import AccessProtocol
 from control.rows import PolicyModel
+
+MOST_MB = 2**24
 
 
 class Node(PolicyModel):
@@ -47,7 +49,24 @@ class Node(PolicyModel):
         _("spool cleaner timeout (days)"),
         unit=Unit.DAYS,
         default=0.0,
-        help_text=_("How long content is kept after its last recipient is done; 0: not at all."),
+        help_text=_(
+            "How long content is kept after it was written, whether or not its recipients are done"
+            " before; 0: it goes once they are, after a grace time of a quarter of an hour."
+        ),
+    )
+    spool_warn_mb = models.PositiveIntegerField(
+        _("warn below free space on the spool's disk (MB)"),
+        default=2048,
+        validators=[MaxValueValidator(MOST_MB)],
+        help_text=_(
+            "Every page of the panel warns then, as it does a day before the disk is full."
+        ),
+    )
+    spool_stop_mb = models.PositiveIntegerField(
+        _("accept nothing below free space on the spool's disk (MB)"),
+        default=256,
+        validators=[MaxValueValidator(MOST_MB)],
+        help_text=_("Programs are answered 503 then; what was accepted is delivered."),
     )
     dns_timeout_s = SecondsField(
         _("DNS lookup timeout (sec)"), default=5.0, validators=[MinValueValidator(0.1)]
@@ -75,7 +94,11 @@ class Node(PolicyModel):
         return self.name
 
     def clean(self) -> None:
-        """SSH needs a user and an SSH key."""
+        """SSH needs a user and an SSH key; a warning comes before what it warns of."""
+        if (self.spool_warn_mb or 0) < (self.spool_stop_mb or 0):
+            raise ValidationError(
+                {"spool_warn_mb": _("Must not be less than where nothing is accepted.")}
+            )
         if self.access_protocol == AccessProtocol.SSH:
             if not self.ssh_user:
                 raise ValidationError({"ssh_user": _("SSH needs a user name.")})

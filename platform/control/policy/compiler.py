@@ -182,6 +182,8 @@ def _nodes() -> dict[str, model.Node]:
             dns_cache_max_s=float(row.dns_cache_max_s),
             connect_timeout_s=float(row.connect_timeout_s),
             spool_retention_s=float(row.spool_retention_s),
+            spool_warn_bytes=row.spool_warn_mb * 2**20,
+            spool_stop_bytes=row.spool_stop_mb * 2**20,
             fbl_header=row.fbl_header,
             admin_email=row.admin_email,
             logs_replies=row.logs_replies,

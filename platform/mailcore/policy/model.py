@@ -242,6 +242,8 @@ class Node:
     dns_cache_max_s: float = 3600.0
     connect_timeout_s: float = 30.0
     spool_retention_s: float = 0.0
+    spool_warn_bytes: int = 2 * 2**30
+    spool_stop_bytes: int = 256 * 2**20
     fbl_header: str = "X-Postfleet-Token"
     admin_email: str = ""
     logs_replies: bool = False

@@ -17,7 +17,6 @@ from mailcore.ports.disk import Journal as Journal
 from mailcore.ports.disk import JournalShelf as JournalShelf
 from mailcore.ports.disk import Recovery as Recovery
 from mailcore.ports.disk import SpoolReader as SpoolReader
-from mailcore.ports.disk import SpoolShelf as SpoolShelf
 from mailcore.ports.disk import SpoolWriter as SpoolWriter
 from mailcore.ports.errors import ConnectFailed as ConnectFailed
 from mailcore.ports.errors import Disconnected as Disconnected
@@ -53,6 +52,8 @@ from mailcore.ports.queue import HoldSource as HoldSource
 from mailcore.ports.queue import LaneClaim as LaneClaim
 from mailcore.ports.queue import Ledger as Ledger
 from mailcore.ports.queue import PolicySource as PolicySource
+from mailcore.ports.spool import SpoolLedger as SpoolLedger
+from mailcore.ports.spool import SpoolShelf as SpoolShelf
 from mailcore.ports.wire import Connection as Connection
 from mailcore.ports.wire import Connector as Connector
 from mailcore.ports.wire import Endpoint as Endpoint

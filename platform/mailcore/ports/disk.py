@@ -69,15 +69,3 @@ class JournalShelf(Protocol):
     def discard(self, name: str) -> None:
         """Delete it, once it is settled."""
         ...
-
-
-class SpoolShelf(Protocol):
-    """The segments on this node's disk. Plain, for threads."""
-
-    def sealed_segments(self, *, older_than_s: float) -> Sequence[int]:
-        """Return segments nobody writes to any more, and has not for this long."""
-        ...
-
-    def delete(self, segments: Sequence[int]) -> Sequence[int]:
-        """Delete them; return those that are gone."""
-        ...

@@ -219,10 +219,6 @@ class Chores(Protocol):
         """Delete undo records older than this; with them goes the claim on their content."""
         ...
 
-    def segments_in_use(self, segments: Sequence[int]) -> Collection[int]:
-        """Return those of these spool segments that a row points at."""
-        ...
-
     def prune_outbox(self, kept_s: float) -> int:
         """Delete batches older than this that every consumer has seen."""
         ...

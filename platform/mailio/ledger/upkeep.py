@@ -149,13 +149,6 @@ class LedgerUpkeep:
                 execute("EXECUTE mend_lane (%s)", (difference.lane_id,))
         return differences
 
-    def segments_in_use(self, segments: Sequence[int]) -> set[int]:
-        """Return those of these spool segments that a row points at."""
-        if not segments:
-            return set()
-        found = self._session.call("segments", (arrays.numbers(segments),))
-        return {int(row[0]) for row in found}
-
     def unpark(self) -> int:
         """Let the parked rows of domains that are held no more wait for routing, due now; return
         how many. A million of one domain take several calls."""

@@ -242,10 +242,6 @@ DELETE FROM queue_undo
 RETURNING 1
 """
 
-SEGMENTS = """
-SELECT DISTINCT content_segment FROM ledger_row WHERE content_segment = ANY ($1::bigint[])
-"""
-
 STATEMENTS = {
     "select_expired": SELECT_EXPIRED,
     "unknown_due": UNKNOWN_DUE,
@@ -267,5 +263,4 @@ STATEMENTS = {
     "unpark": UNPARK,
     "note_unparked": NOTE_UNPARKED,
     "prune_undo": PRUNE_UNDO,
-    "segments": SEGMENTS,
 }

@@ -15,6 +15,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from mailcore.spool import DiskSpace, Inventory, SegmentInfo
@@ -147,9 +148,10 @@ def delete_sealed(directory: Path, numbers: Iterable[int], *, now: float) -> lis
 
 
 def spare(directory: Path, number: int, *, age_s: float, now: float) -> None:
-    """Let a segment count as so old and no older."""
+    """Let a segment count as so old and no older; nothing if it is gone."""
     written_at = now - age_s
-    os.utime(segment_path(directory, number), (written_at, written_at))
+    with suppress(FileNotFoundError):
+        os.utime(segment_path(directory, number), (written_at, written_at))
 
 
 def space_of(directory: Path) -> DiskSpace:

@@ -257,7 +257,7 @@ class SegmentSpool:
         )
         left -= self._monotonic()
         if left > 0:
-            return left
+            return min(left, 3600.0)  # an endless one is no time to wait
         self._close_segment()
         return None
 

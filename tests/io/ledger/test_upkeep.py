@@ -206,9 +206,3 @@ def test_old_answers_routes_and_lives_are_pruned(acceptor: Acceptor, upkeep: Led
         " VALUES ('n', 'p', 'j', now() - interval '2 d'), ('n', 'p', 'j', NULL)"
     )
     assert upkeep.prune_incarnations(86400) == 1
-
-
-def test_segments_some_row_points_at_are_in_use(acceptor: Acceptor, upkeep: LedgerUpkeep) -> None:
-    accept(acceptor, message("a@one.test"))
-    assert upkeep.segments_in_use([1, 4096, 2**60]) == {4096}
-    assert upkeep.segments_in_use([]) == set()

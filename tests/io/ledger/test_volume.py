@@ -71,7 +71,6 @@ async def test_a_hundred_thousand_rows_drain_batch_by_batch(
     assert total == ROWS
     world.assert_counts_agree()
     upkeep = LedgerUpkeep(dsn)
-    assert upkeep.segments_in_use([0, 1, 50]) == set()
     assert upkeep.recount_lanes() == 0
     upkeep.close()
 

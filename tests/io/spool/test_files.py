@@ -98,6 +98,7 @@ def test_a_name_that_is_no_text_is_told_as_one(tmp_path: Path) -> None:
 def test_a_spared_segment_counts_as_young_again(tmp_path: Path) -> None:
     put(tmp_path, segment_path(tmp_path, NUMBER).name, header_of(NUMBER))
     spare(tmp_path, NUMBER, age_s=60.0, now=NOW)
+    spare(tmp_path, NUMBER + 1, age_s=60.0, now=NOW)
     assert [info.age_s for info in take_inventory(tmp_path, now=NOW).segments] == [60.0]
 
 
