@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step came to. `done` and `total` are of the whole job; `result` is what the ended
-    job shows."""
+    """What one step came to. `done` and `total` are of the whole job; `result` is what the job
+    shows from now on, ended or stopped; None leaves it as it was."""
 
     done: int
     total: int | None
@@ -76,7 +76,7 @@ def _turn(job: Job, deadline: float) -> int:
         except StoreUnavailable as exc:
             # A store that is away comes back: the job goes on from where it was.
             log.warning("job waits", extra={"job": job.pk, "reason": str(exc)})
-            _store(job, job.done_count, job.total_count, job.cursor, is_turn_over=True)
+            _store(job, waits_for=str(exc), is_turn_over=True)
             return steps
         except Exception as exc:
             # The plane's edge: one job that fails must not keep the others from their turn.
@@ -87,20 +87,22 @@ def _turn(job: Job, deadline: float) -> int:
         job.done_count, job.total_count, job.cursor = step.done, step.total, dict(step.cursor)
         if step.result is not None:
             job.result = step.result
-        is_over = step.is_last or time.monotonic() >= deadline
-        job.stop_requested = not _store(
-            job, step.done, step.total, job.cursor, is_turn_over=is_over
-        )
         if step.is_last:
             services.finish(job, result=job.result)
             return steps
+        is_over = time.monotonic() >= deadline
+        job.stop_requested = not _store(job, is_turn_over=is_over)
         if is_over:
             return steps
 
 
-def _store(
-    job: Job, done: int, total: int | None, cursor: dict[str, Any], *, is_turn_over: bool
-) -> bool:
+def _store(job: Job, *, waits_for: str = "", is_turn_over: bool) -> bool:
     return services.report_progress(
-        job, done=done, total=total, cursor=cursor, is_turn_over=is_turn_over
+        job,
+        done=job.done_count,
+        total=job.total_count,
+        cursor=job.cursor,
+        result=job.result,
+        waits_for=waits_for,
+        is_turn_over=is_turn_over,
     )

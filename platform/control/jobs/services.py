@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import F, Q, Value
+from django.db.models import F, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -61,34 +61,51 @@ def due() -> list[int]:
 
 
 def report_progress(
-    job: Job, *, done: int, total: int | None, cursor: dict[str, Any], is_turn_over: bool = False
+    job: Job,
+    *,
+    done: int,
+    total: int | None,
+    cursor: dict[str, Any],
+    result: Any = None,
+    waits_for: str = "",
+    is_turn_over: bool = False,
 ) -> bool:
-    """Store progress and where to go on; return False if the work shall stop."""
-    changes: dict[str, Any] = {
-        "done_count": done,
-        "total_count": total,
-        "cursor": cursor,
-        "heartbeat_at": None if is_turn_over else timezone.now(),
-    }
-    running = Job.objects.filter(pk=job.pk, state=JobState.RUNNING)
-    running.update(**changes)
-    return running.filter(stop_requested=False).exists()
+    """Store progress, the result so far and where to go on; return False if the work shall stop.
+
+    That is so, too, for a process that was thought dead and whose job another one has taken.
+    """
+    ours = _ours(job)
+    job.done_count, job.total_count, job.cursor, job.result = done, total, cursor, result
+    job.heartbeat_at = None if is_turn_over else timezone.now()
+    changed = ours.update(
+        **_progress(job), result=result, error=waits_for[:4000], heartbeat_at=job.heartbeat_at
+    )
+    return bool(changed) and Job.objects.filter(pk=job.pk, stop_requested=False).exists()
 
 
 def finish(job: Job, *, result: Any = None, is_stopped: bool = False) -> None:
     """End a running job: done, or stopped because that was asked for."""
-    Job.objects.filter(pk=job.pk, state=JobState.RUNNING).update(
+    _ours(job).update(
+        **_progress(job),
         state=JobState.STOPPED if is_stopped else JobState.DONE,
         result=result,
+        error="",
         finished_at=timezone.now(),
     )
 
 
 def fail(job: Job, reason: str) -> None:
     """End a running job with the reason it failed for."""
-    Job.objects.filter(pk=job.pk, state=JobState.RUNNING).update(
-        state=JobState.FAILED, error=reason[:4000], finished_at=timezone.now()
-    )
+    _ours(job).update(state=JobState.FAILED, error=reason[:4000], finished_at=timezone.now())
+
+
+def _progress(job: Job) -> dict[str, Any]:
+    return {"done_count": job.done_count, "total_count": job.total_count, "cursor": job.cursor}
+
+
+def _ours(job: Job) -> QuerySet[Job]:
+    """The running job, as long as the last sign of life is the one we gave."""
+    return Job.objects.filter(pk=job.pk, state=JobState.RUNNING, heartbeat_at=job.heartbeat_at)
 
 
 def request_stop(job: Job, *, actor: Actor) -> bool:

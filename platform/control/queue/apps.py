@@ -9,3 +9,9 @@ class QueueConfig(AppConfig):
     label = "queue"
     verbose_name = _("Queue")
     default_auto_field = "django.db.models.AutoField"
+
+    def ready(self) -> None:
+        """Say who works on the queue's jobs, once all models are there."""
+        from control.queue import work
+
+        work.register_all()
