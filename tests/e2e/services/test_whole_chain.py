@@ -33,7 +33,7 @@ from tests.support.services.postfix import LATE_DOMAIN, STRICT_DOMAIN
 
 HOST = "127.0.0.1"
 # An exchanger of its own beside those of the lab, at the one port they all share.
-MX_HOST, MX_ADDRESS = "mx.mailbox.test", "127.0.9.1"
+MX_HOST, MX_ADDRESS = "mx.mailbox.test", "127.0.90.1"
 # Postfix takes mail for both and relays it: the next hop refuses; the next hop is not there.
 BEHIND_DOMAIN, SLOW_DOMAIN = "behind.test", "slow.test"
 SELECTORS = {"rsa1": "rsa-sha256", "ed1": "ed25519-sha256"}
@@ -100,8 +100,8 @@ def chain(served: Served, dovecot: Dovecot, postfix: Postfix) -> Chain:
     passwords = {user: postfix.add_user(user) for user in ("ann", "bob", "returns")}
     postfix.route("@bounces.sender.test", "returns")
     postfix.listen(MX_ADDRESS, lab_port)
-    postfix.relay(BEHIND_DOMAIN, "127.0.3.1", lab_port)
-    postfix.relay(SLOW_DOMAIN, "127.0.9.2", lab_port)
+    postfix.relay(BEHIND_DOMAIN, "127.0.1.1", lab_port)
+    postfix.relay(SLOW_DOMAIN, "127.0.90.2", lab_port)
     running.lab.set_record(MX_HOST, "A", [MX_ADDRESS])
     for domain in (STRICT_DOMAIN, LATE_DOMAIN, BEHIND_DOMAIN, SLOW_DOMAIN):
         running.lab.set_record(domain, "MX", [f"10 {MX_HOST}."])
@@ -314,7 +314,8 @@ def test_a_report_that_came_twice_is_counted_once(polled: Chain) -> None:
     assert tally == [("bounce", "told", 3), ("delay", "noted", 1), ("receipt", "noted", 1)]
     bodies = polled.running.query("SELECT body FROM ledger_outbox")
     events = [event for (body,) in bodies for event in decode_lines(bytes(body))]
-    late = [event.recipient for event in events if event.kind == "late_bounced"]
+    ours = [event for event in events if event.campaign == polled.campaign]
+    late = [event.recipient for event in ours if event.kind == "late_bounced"]
     assert sorted(late) == [f"nobody@{LATE_DOMAIN}", f"somebody@{BEHIND_DOMAIN}"]
 
 
@@ -352,3 +353,14 @@ def test_the_dashboard_shows_what_the_api_tells(polled: Chain) -> None:
     page = panel.get(f"reports/?period=1h&campaign={campaign_id(polled)}").text
     assert "unknown user: &quot;" in page
     assert "bounced late" in page
+
+
+def test_the_page_of_the_mailbox_counts_what_was_read_of_it(polled: Chain) -> None:
+    panel = polled.running.panel()
+    page = panel.get(f"mailboxes/mailbox/{polled.mailbox_id}/change/")
+    rows = re.findall(r'<tr><th scope="row">([^<]*)</th>(.*?)</tr>', page.text)
+    counts = {kind: re.findall(r'"number">(\d+)<', cells) for kind, cells in rows}
+    expected = {"bounces": 3, "warnings of delay": 1, "receipts of delivery": 1}
+    assert counts == {kind: [str(count)] * 3 for kind, count in expected.items()}
+    assert f"<dd>{polled.running.settings.node}</dd>" in page.text
+    assert "The last reading failed" not in page.text
