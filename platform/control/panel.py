@@ -51,7 +51,7 @@ class PanelSite(admin.AdminSite):
         return actor_of(request).is_admin
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """Add what every page shows: mode, policy in force, nodes, open alerts."""
+        """Add what every page shows: mode, policy in force, nodes, open alerts, holds."""
         context = super().each_context(request)
         configured = settings.POSTFLEET
         context["mode"] = "lab" if configured is None or configured.is_lab else "live"
@@ -60,6 +60,8 @@ class PanelSite(admin.AdminSite):
             context["fleet"] = fleet_state()
             open_alerts: Callable[[], Any] = import_string(settings.ALERT_STATE)
             context["alerts"] = open_alerts()
+            held_now: Callable[[], Any] = import_string(settings.HOLD_STATE)
+            context["held"] = held_now()
         return context
 
 

@@ -104,6 +104,7 @@ TEMPLATES = [
 # How a change of rows becomes policy; named here so that no app has to import the compiler.
 POLICY_PUBLISHER = "control.policy.publisher.publish"
 POLICY_STATE = "control.policy.selectors.fleet_state"
+HOLD_STATE = "control.queue.selectors.held_now"
 # The same for open alerts on every page, and for the mail that a new user gets.
 ALERT_STATE = "control.notify.selectors.open_alerts"
 WELCOME = "control.notify.services.welcome"

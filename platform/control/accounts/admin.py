@@ -21,6 +21,7 @@ from control.accounts.models import Account, ApiToken, User
 from control.accounts.services import seal_token
 from control.admin_base import PolicyAdmin, VersionedForm, change_of
 from control.audit.choices import Action
+from control.holdable import Holdable
 from control.panel import actor_of
 
 admin.site.login_form = PanelLoginForm
@@ -28,13 +29,15 @@ admin.site.unregister(Group)  # control.access decides; groups would decide noth
 
 
 @admin.register(Account)
-class AccountAdmin(PolicyAdmin):
+class AccountAdmin(Holdable, PolicyAdmin):
     """Companies that send."""
 
+    hold_scope = "account"
     list_display = ("id", "title", "login_name", "is_active", "default_sender", "user_count")
     list_display_links = ("id", "title")
     list_filter = ("is_active",)
     list_select_related = ("default_sender",)
+    actions = ("hold", "delete_selected")
     search_fields = ("title", "login_name")
     autocomplete_fields = ("default_sender",)
     exclude = ("time_zone",)  # for the account users' own site

@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from control.admin_base import PolicyAdmin, PolicyInline, VersionedForm
+from control.holdable import Holdable
 from control.mta import services
 from control.mta.choices import KeyAlgorithm
 from control.mta.models import (
@@ -101,13 +102,15 @@ class IspHeaderInline(PolicyInline):
 
 
 @admin.register(Isp)
-class IspAdmin(PolicyAdmin):
+class IspAdmin(Holdable, PolicyAdmin):
     """Mailbox providers."""
 
+    hold_scope = "isp"
     list_display = ("id", "name", "domain_count", "strategy", "retry_rule", "is_system")
     list_display_links = ("id", "name")
     list_filter = ("is_system", "is_one_site")
     list_select_related = ("strategy", "retry_rule")
+    actions = ("hold", "delete_selected")
     search_fields = ("name", "domains__domain")
     inlines = (IspDomainInline, IspHeaderInline)
     fieldsets = (
@@ -131,11 +134,13 @@ class PoolMemberInline(PolicyInline):
 
 
 @admin.register(Pool)
-class PoolAdmin(PolicyAdmin):
+class PoolAdmin(Holdable, PolicyAdmin):
     """Sets of sources that send for a domain."""
 
+    hold_scope = "pool"
     list_display = ("id", "name", "domain", "source_count")
     list_display_links = ("id", "name")
+    actions = ("hold", "delete_selected")
     search_fields = ("name", "domain")
     inlines = (PoolMemberInline,)
 

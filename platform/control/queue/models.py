@@ -205,7 +205,9 @@ class Hold(models.Model):
     reason = models.TextField(_("reason"))
     author = models.TextField(_("placed by"))
     placed_at = models.DateTimeField(_("placed at"), db_default=Now())
-    ends_at = models.DateTimeField(_("ends at"), null=True)
+    ends_at = models.DateTimeField(
+        _("ends at"), null=True, blank=True, help_text=_("Empty: until it is released.")
+    )
     released_at = models.DateTimeField(_("released at"), null=True)
     released_by = models.TextField(_("released by"), default="")
 
@@ -219,8 +221,15 @@ class Hold(models.Model):
         ordering = ["-id"]
 
     def __str__(self) -> str:
-        what = self.target or (str(self.target_id) if self.target_id else "")
-        return f"{self.id}: {self.scope} {what}".rstrip()
+        return f"{self.id}: {self.words}"
+
+    @property
+    def words(self) -> str:
+        """What it covers, such as `sender bulk`; with the name if `targets.with_names` added it."""
+        name = getattr(self, "target_name", self.target)
+        if not name and self.target_id:
+            name = str(self.target_id)
+        return f"{Scope(self.scope).label} {name}".rstrip()
 
     @property
     def state(self) -> str:

@@ -1,6 +1,6 @@
 """What is held, and how much waits: what panel, API and command line show of the queue.
 
-Gives    holds_in_force, hold_set, held_senders, Coverage; figures -> Figures,
+Gives    held_now, hold_set, held_senders, Coverage; figures -> Figures,
          names_of
 Takes    the holds (one query), the lanes' counts (one query, whatever the queue's size)
 Raises   StoreUnavailable
@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection, models, transaction
 
 from control.mta.models import PoolMember
+from control.queue.choices import Scope
 from control.queue.models import IN_FORCE, Hold
 from control.queue.targets import MODELS, with_names
 from control.senders.models import Sender
@@ -31,6 +32,9 @@ from mailio.ledger.groups import GroupBy, GroupTotal, QueueGroups
 from mailio.settings import Settings
 
 TIME_LIMIT_S = 3.0
+# Of the holds in force: read for a page, and named in its banner.
+MOST_READ = 200
+SHOWN = 3
 _ALL = tuple(GroupBy)
 # Rows of held domains, by lane; the index has no other rows.
 _PARKED = """
@@ -41,9 +45,37 @@ SELECT l.sender_id, l.account_id, l.campaign_id, l.isp_id, l.mail_class, count(*
 """
 
 
-def holds_in_force() -> list[Hold]:
-    """Return the holds in force, newest first, with the names of their targets."""
-    return list(with_names(Hold.objects.filter(IN_FORCE)))
+@dataclass(frozen=True, slots=True)
+class HeldNow:
+    """The newest holds in force; `is_more` if there are others."""
+
+    holds: Sequence[Hold]
+    is_more: bool
+
+    @property
+    def newest(self) -> Sequence[Hold]:
+        """Those that every page has room for."""
+        return self.holds[:SHOWN]
+
+    @property
+    def others(self) -> bool:
+        """Whether there are more than that."""
+        return len(self.holds) > SHOWN
+
+    def on(self, scope: str, row: models.Model) -> list[Hold]:
+        """Return the holds on this very row: wider ones are none of its own."""
+        return [
+            hold
+            for hold in self.holds
+            if hold.scope == scope
+            and (hold.target == str(row) if scope == Scope.NODE else hold.target_id == row.pk)
+        ]
+
+
+def held_now() -> HeldNow:
+    """Return what every page of the panel shows of holds: one query."""
+    found = list(with_names(Hold.objects.filter(IN_FORCE)).order_by("-pk")[: MOST_READ + 1])
+    return HeldNow(found[:MOST_READ], len(found) > MOST_READ)
 
 
 def hold_set() -> HoldSet:

@@ -1,6 +1,6 @@
 """Place and release holds.
 
-Gives    place_hold, release_hold, author_of
+Gives    check_hold, place_hold, release_hold, author_of
 Takes    an actor; what control.access lets it do is all it can do
 Raises   HoldRefused with a problem for each thing that is wrong, HoldDenied where it may not
 Follows  design.md section 6: workers are told at once, and look every 2 s should Redis be away
@@ -47,15 +47,10 @@ def author_of(actor: Actor) -> str:
     return actor.label if actor.is_admin else f"{_mark(actor)}{actor.label}"
 
 
-def place_hold(
-    actor: Actor,
-    *,
-    scope: str,
-    target: object = "",
-    reason: object,
-    ends_at: datetime | None = None,
+def check_hold(
+    actor: Actor, *, scope: str, target: object, reason: object, ends_at: datetime | None
 ) -> Hold:
-    """Hold mail from now on, new mail included."""
+    """Return the hold that would be placed, or say what is wrong with it."""
     problems: list[Problem] = []
     said = _reason(reason, problems)
     if ends_at is not None and timezone.is_naive(ends_at):
@@ -66,12 +61,29 @@ def place_hold(
     if problems or aim is None:
         raise HoldRefused(problems)
     hold = Hold(
-        scope=scope, target_id=aim.id, target=aim.name, reason=said, author=author_of(actor),
+        scope=scope,
+        target_id=aim.id,
+        target=aim.name,
+        reason=said,
+        author=author_of(actor),
         ends_at=ends_at,
-    )  # fmt: skip
+    )
     hold.owner_id = aim.owner_id
     if not can(actor, Verb.ADD, hold):
         raise HoldDenied("you may not hold this")
+    return hold
+
+
+def place_hold(
+    actor: Actor,
+    *,
+    scope: str,
+    target: object = "",
+    reason: object,
+    ends_at: datetime | None = None,
+) -> Hold:
+    """Hold mail from now on, new mail included."""
+    hold = check_hold(actor, scope=scope, target=target, reason=reason, ends_at=ends_at)
     with policy_change(actor) as change:
         hold.save(force_insert=True)
         change.created(hold)

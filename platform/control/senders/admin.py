@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from control.admin_base import PolicyAdmin, PolicyInline, change_of
+from control.holdable import Holdable
 from control.senders.models import Sender, SenderIspStrategy
 
 
@@ -19,9 +20,10 @@ class SenderIspStrategyInline(PolicyInline):
 
 
 @admin.register(Sender)
-class SenderAdmin(PolicyAdmin):
+class SenderAdmin(Holdable, PolicyAdmin):
     """Delivery configurations. A deleted one is kept, and can be restored."""
 
+    hold_scope = "sender"
     list_display = ("id", "name", "pool", "strategy", "default_rule", "is_deleted")
     list_display_links = ("id", "name")
     list_filter = ("is_deleted", "pool", "tls")
@@ -29,7 +31,7 @@ class SenderAdmin(PolicyAdmin):
     search_fields = ("name",)
     filter_horizontal = ("accounts",)
     inlines = (SenderIspStrategyInline,)
-    actions = ("delete_selected", "restore")
+    actions = ("hold", "delete_selected", "restore")
     fieldsets = (
         (None, {"fields": ("name", "type", "accounts")}),
         (_("From where, how fast"), {"fields": ("pool", "strategy", "default_rule", "tls")}),

@@ -42,7 +42,15 @@ class Migration(migrations.Migration):
                         verbose_name="placed at",
                     ),
                 ),
-                ("ends_at", models.DateTimeField(null=True, verbose_name="ends at")),
+                (
+                    "ends_at",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="Empty: until it is released.",
+                        null=True,
+                        verbose_name="ends at",
+                    ),
+                ),
                 ("released_at", models.DateTimeField(null=True, verbose_name="released at")),
                 ("released_by", models.TextField(default="", verbose_name="released by")),
             ],
