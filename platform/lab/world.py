@@ -303,7 +303,7 @@ def wide_world(
     stall_s: float = 6.0,
     banner_s: float = 2.0,
     throttle_per_s: float = 50.0,
-    reports_after_s: float = 5.0,
+    reports_after_s: float = 3.0,
 ) -> World:
     """Return eleven providers, each difficult in a way of its own, with reports that come late."""
     tls = TlsManner.OFFERED
