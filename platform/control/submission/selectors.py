@@ -108,8 +108,7 @@ def _merged(events: Iterable[EventRow]) -> list[EventRow]:
 def _recipient(
     number: int, row: Row | None, events: Sequence[EventRow], coverage: Coverage | None
 ) -> RecipientState:
-    kinds = [str(event["kind"]) for event in events]
-    finals = [kind for kind in kinds if kind == "rejected" or EventKind(kind).is_final]
+    finals = _finals(events)
     # A row ends in the transaction that tells its final event: beside one, the row we read is old.
     if row is not None and not finals:
         state = "unknown" if row.state == RowState.UNKNOWN else "queued"
@@ -119,3 +118,16 @@ def _recipient(
         return RecipientState(number, row.recipient, state, row, tuple(events), hold)
     state = finals[0] if finals else "settling"
     return RecipientState(number, str(events[0]["recipient"]), state, None, tuple(events))
+
+
+def _finals(events: Sequence[EventRow]) -> list[str]:
+    """Return the kinds of events that end a recipient, since it was last accepted: an undone purge
+    accepts it once more, under the next claim number."""
+    accepted = [_claim_no(e) for e in events if e["kind"] == EventKind.ACCEPTED.value]
+    since = max(accepted, default=0)
+    kinds = [str(event["kind"]) for event in events if _claim_no(event) >= since]
+    return [kind for kind in kinds if kind == "rejected" or EventKind(kind).is_final]
+
+
+def _claim_no(event: EventRow) -> int:
+    return int(event.get("claim_no", 0))

@@ -121,6 +121,21 @@ def test_a_final_event_outweighs_a_row_read_just_before_it(api: Api) -> None:
     assert (one["state"], one["queue"]) == ("delivered", None)
 
 
+def test_mail_whose_purge_was_undone_is_queued_again_and_then_what_it_becomes(api: Api) -> None:
+    message_id = sent(api)
+    (accepted,) = api.events()
+    purged = later(accepted, EventKind.PURGED, after_ms=10, claim_no=0)
+    restored = later(accepted, EventKind.ACCEPTED, after_ms=20)
+    api.statistics.rows = [asdict(event) for event in (accepted, purged)]
+    assert [one["state"] for one in state(api, message_id)["recipients"]] == ["purged"]
+    api.statistics.rows.append(asdict(restored))
+    (one,) = state(api, message_id)["recipients"]
+    assert (one["state"], one["queue"]["state"]) == ("queued", "waiting")
+    assert [event["kind"] for event in one["trace"]] == ["accepted", "purged", "accepted"]
+    settle(api, later(accepted, EventKind.DELIVERED, after_ms=30, claim_no=2))
+    assert [one["state"] for one in state(api, message_id)["recipients"]] == ["delivered"]
+
+
 def test_a_message_is_shown_to_its_own_account_alone(api: Api) -> None:
     message_id = sent(api)
     path = f"/api/v2/messages/{message_id}"
