@@ -42,6 +42,7 @@ LONGEST_RETRY = timedelta(minutes=15)
 GIVE_UP = timedelta(days=1)
 CAMPAIGN = "system"
 OWN_PATH = "own path"
+STOPPED = "stopped"
 
 log = logging.getLogger(__name__)
 
@@ -159,12 +160,11 @@ def _send_own_path(row: SystemMail, mail: Mail, key: str) -> str:
         raise NotSent(str(exc)) from exc
     receipt = json.loads(outcome.text)
     (recipient,) = receipt["recipients"]
-    if not recipient["accepted"] or recipient["reason"] == "stopped":
+    why = recipient.get("detail") or recipient["reason"]
+    if not recipient["accepted"]:
+        raise Undeliverable(f"{mail.recipient}: {why}")
+    if recipient["reason"] == STOPPED:
         raise Undeliverable(
-            _("%(address)s: %(reason)s")
-            % {
-                "address": mail.recipient,
-                "reason": recipient.get("detail") or recipient["reason"],
-            }
+            _("%(to)s is on a stop list: %(why)s") % {"to": mail.recipient, "why": why}
         )
     return str(receipt["message_id"])

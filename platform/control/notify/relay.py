@@ -11,6 +11,7 @@ nobody on the way can make a password go in clear by hiding STARTTLS.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import ssl
@@ -94,10 +95,14 @@ def send_by_relay(relay: Relay, mail: Mail) -> None:
         headers={**mail.headers, "From": mail.header_from, "Message-ID": mail.message_id_header},
     )
     message.attach_alternative(mail.html, "text/html")
+    backend = _Backend(relay)
     try:
-        _Backend(relay).send_messages([message])
+        backend.send_messages([message])
     except (OSError, ValueError) as exc:  # smtplib's own errors are OSErrors
         _refuse(relay, exc)
+    finally:
+        with contextlib.suppress(OSError):
+            backend.close()  # a session that failed half way is still open
 
 
 def _refuse(relay: Relay, exc: Exception) -> None:
