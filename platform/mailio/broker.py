@@ -9,9 +9,10 @@ Follows  design.md section 2 (bells only, never facts), style.md rule 5;
 
 Queues: `priority`, `main` and `retry` of a node carry drains, for its sources live there; `main`
 without a node carries routing, `event` the outbox, `upkeep` the chores, those of one node on its
-own, `control` the jobs that people start. A bell that nobody heard within a minute is dropped: its
-counter runs out after that, and it is rung again from PostgreSQL. On RabbitMQ a publish returns
-with the broker's confirm that a queue has the bell; on Redis with the answer to the push.
+own, `control` the jobs that people start, alerts and system mail. A bell that nobody heard within
+a minute is dropped: its counter runs out after that, and it is rung again from PostgreSQL. On
+RabbitMQ a publish returns with the broker's confirm that a queue has the bell; on Redis with the
+answer to the push.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ TOPOLOGY: tuple[Row, ...] = (
     Row("upkeep.measure", ("upkeep",), UpkeepBell, every_s=60.0, per_node=True),
     Row("upkeep.check", ("upkeep",), UpkeepBell, every_s=600.0),
     Row("control.jobs", ("control",), UpkeepBell, every_s=2.0),
+    Row("control.alerts", ("control",), UpkeepBell, every_s=60.0),
+    Row("control.mail", ("control",), UpkeepBell, every_s=5.0),
 )
 _ROWS: Mapping[str, Row] = {row.task: row for row in TOPOLOGY}
 
