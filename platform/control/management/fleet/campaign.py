@@ -151,7 +151,8 @@ class Campaign:
         connections: dict[str, int] = {}
         while len(connections) < len(killed.peers) and time.monotonic() < deadline:
             connections = ended_by(killed, self._lab.endings())
-            asked.wait(PAUSE_S)
+            if asked.wait(PAUSE_S):
+                break
         self._wire = on_the_wire(killed, connections.values(), self._facts())
         return killed
 
