@@ -175,6 +175,14 @@ def test_a_new_mailbox_has_nothing_to_show_yet(system_rows: None, panel: Client)
     assert "What was read" not in page.content.decode()
 
 
+def test_the_form_of_a_new_mailbox_begins_with_what_can_be_read(
+    system_rows: None, panel: Client
+) -> None:
+    page = panel.get(reverse("admin:mailboxes_mailbox_add")).content.decode()
+    assert '<option value="pop3" selected>' in page
+    assert re.search(r'name="port" value="995"', page)
+
+
 def test_every_kind_and_fate_that_is_counted_has_its_words() -> None:
     assert set(KINDS) == {kind.value for kind in InboundKind}
     assert set(FATES) == {fate.value for fate in Fate} - {Fate.POSTPONED.value}

@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from control.admin_base import PolicyAdmin, VersionedForm, change_of
 from control.audit.choices import Action
 from control.mailboxes import services
+from control.mailboxes.choices import Protocol
 from control.mailboxes.models import Mailbox, Reading
 from control.mailboxes.selectors import reading_of, tally_of
 from control.mailboxes.shown import shown_reading
@@ -102,6 +103,11 @@ class MailboxAdmin(PolicyAdmin):
     def what_failed(self, obj: Any) -> str:
         """Why the last reading came to nothing, in the server's words."""
         return str(obj.last_error or "")
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """Begin with what can be read, not with IMAP."""
+        given: dict[str, Any] = super().get_changeform_initial_data(request)
+        return {"protocol": Protocol.POP3.value, "port": 995, **given}
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
