@@ -11,6 +11,7 @@ import psycopg2
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.test import Client
 from django.utils import timezone
 
 from control.access import Actor
@@ -268,3 +269,56 @@ def test_an_undo_that_cannot_be_is_refused_in_words(queue: Queue) -> None:
     )
     with pytest.raises(VerbRefused, match="could be undone until"):
         start_undo(SYSTEM, done.pk)
+
+
+def test_an_accounts_job_is_its_own_and_so_is_the_undo_of_it(queue: Queue, house: House) -> None:
+    queue.fill(2)
+    program = Actor(label="token x", account_id=house.account.pk)
+    job = worked(start_purge(program, ALL, reason="x"))
+    assert job.account == house.account
+    assert start_undo(ANN, job.pk).account == house.account
+    assert start_count(ANN, ALL).account is None
+
+
+def acted(panel: Client, action: str, *jobs: Job) -> str:
+    """Choose an action for jobs of the list; return the page that follows."""
+    chosen = {"action": action, "_selected_action": [job.pk for job in jobs]}
+    answer = panel.post("/panel/jobs/job/", chosen, follow=True)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def test_the_panel_shows_how_far_a_job_is_and_what_it_came_to(queue: Queue, panel: Client) -> None:
+    queue.fill()
+    job = start_purge(ANN, ALL, reason="<sent> by mistake")
+    run_due(turn_s=0)
+    listed = panel.get("/panel/jobs/job/").content.decode()
+    assert '<progress value="33" max="100" title="2 / 6">' in listed
+    worked(job)
+    shown = panel.get(f"/panel/jobs/job/{job.pk}/change/").content.decode()
+    assert "<tr><th>changed</th><td>6</td></tr>" in shown
+    assert "<td>&lt;sent&gt; by mistake</td>" in shown
+    assert "Undo selected jobs" in shown
+
+
+def test_the_panel_undoes_a_purge_and_says_what_cannot_be_undone(
+    queue: Queue, panel: Client
+) -> None:
+    queue.fill(3)
+    counted, purged = worked(start_count(ANN, ALL)), worked(start_purge(ANN, ALL, reason="x"))
+    page = acted(panel, "undo", counted, purged)
+    assert f"Job {counted.pk} cannot be undone" in page
+    undoing = Job.objects.get(kind="queue.undo")
+    assert f"Job {undoing.pk} undoes job {purged.pk}." in page
+    assert "being undone already" in acted(panel, "undo", purged)
+    assert worked(undoing).result["changed"] == 3
+    assert queue.queued == 3
+
+
+def test_the_panel_stops_a_job_and_says_when_it_was_too_late(queue: Queue, panel: Client) -> None:
+    queue.fill()
+    job = start_purge(ANN, ALL, reason="x")
+    run_due(turn_s=0)
+    acted(panel, "request_stop", job)
+    assert worked(job).state == JobState.STOPPED
+    assert f"Job {job.pk} has ended already." in acted(panel, "request_stop", job)

@@ -11,7 +11,9 @@ class QueueConfig(AppConfig):
     default_auto_field = "django.db.models.AutoField"
 
     def ready(self) -> None:
-        """Say who works on the queue's jobs, once all models are there."""
-        from control.queue import work
+        """Say who works on the queue's jobs and who undoes them, once all models are there."""
+        from control.jobs.undo import Undo, register_undo
+        from control.queue import jobs, work
 
         work.register_all()
+        register_undo(jobs.Kind.PURGE.value, Undo(jobs.start_undo, jobs.why_not_undone))

@@ -6,8 +6,9 @@ Takes    a RowFilter; only rows accepted before the call are meant, so that a jo
 Raises   VerbRefused, which names the argument and the reason
 Follows  design.md section 6; docs/ledger.md for what each verb does
 
-Whoever calls has asked `control.access` already. `control.queue.work` does the work; the result of
-a job is described there.
+Whoever calls has asked `control.access` already, and narrowed the filter to what the actor may
+touch. A job belongs to the actor's account, if it has one. `control.queue.work` does the work; the
+result of a job is described there.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def start_undo(actor: Actor, job_id: int, *, reason: str = "") -> Job:
             kind=Kind.UNDO.value,
             title=title,
             actor=actor,
-            account=_account(actor),
+            account=job.account,
             job_id=job_id,
             **_signed(actor, reason),
         )
