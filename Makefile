@@ -1,7 +1,8 @@
 # The only commands to remember. What they do stands in deploy/*.sh and manage.py.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check lock clean
+.PHONY: help run demo test check lock clean fleet web worker-priority worker-delivery worker-event \
+	worker-upkeep worker-control beat flower
 
 PYTHON := .venv/bin/python
 MESSAGES ?= 5000
@@ -9,9 +10,16 @@ KILL ?=
 ONLY ?=
 MODE ?=
 PROBE ?=
+# A fleet on services of your own: ENV=file with the variables, if they are not exported.
+ENV ?=
+PROCESSES ?=
+MIGRATE ?=
+N ?= 1
+FLEET = exec $(PYTHON) manage.py fleet
+ENV_FILE = $(if $(ENV),--env-file "$(ENV)")
 
 help: ## show this list
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## |^## ' Makefile | sed -E 's/^## /\n/; s/:.*## /\t/' | expand -t 17
 
 run: ## start everything and stay; MODE=live PROBE=domain sends to the real world
 	@deploy/bootstrap.sh runtime
@@ -21,6 +29,37 @@ demo: ## send MESSAGES=5000 through the lab, count, exit; KILL=1 kills a worker 
 	@deploy/bootstrap.sh runtime
 	@$(PYTHON) manage.py fleet demo --messages "$(MESSAGES)" $(if $(filter-out 0,$(KILL)),--kill)
 
+## A fleet on services of your own (docs/operate/fleet.md); ENV=file names the variables
+fleet: ## start this node's processes and stay; PROCESSES=web,delivery*2 MIGRATE=1
+	@deploy/bootstrap.sh runtime
+	@$(FLEET) up $(ENV_FILE) $(if $(PROCESSES),--processes "$(PROCESSES)") \
+		$(if $(filter-out 0,$(MIGRATE)),--migrate)
+
+web: ## panel and API alone, in the foreground
+	@$(FLEET) exec $(ENV_FILE) web
+
+worker-priority: ## priority mail
+	@$(FLEET) exec $(ENV_FILE) priority
+
+worker-delivery: ## all other mail; N=2 is the second of this node
+	@$(FLEET) exec $(ENV_FILE) delivery$(N)
+
+worker-event: ## statistics and stop list from what happened
+	@$(FLEET) exec $(ENV_FILE) event
+
+worker-upkeep: ## chores of the node, mailboxes
+	@$(FLEET) exec $(ENV_FILE) upkeep
+
+worker-control: ## jobs that people start, alerts
+	@$(FLEET) exec $(ENV_FILE) control
+
+beat: ## rings for chores; one on each node
+	@$(FLEET) exec $(ENV_FILE) beat
+
+flower: ## a window on the workers; FLOWER_BASIC_AUTH=user:password
+	@$(FLEET) exec $(ENV_FILE) flower
+
+## For developers
 test: ## run the suites; ONLY=core,io,control,workers,e2e for some
 	@deploy/bootstrap.sh dev
 	@deploy/test.sh "$(ONLY)"

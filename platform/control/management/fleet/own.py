@@ -36,6 +36,7 @@ from mailio.snapshots import SnapshotStore
 
 ORDERS = ("start", "stop", "restart")
 VERBS = ("up", "status", *ORDERS, "exec")
+_DONE = {"start": "runs", "stop": "is stopped until it is started", "restart": "runs again"}
 MODES = ("lab", "live")
 COMMAND_S = 120.0
 NOT_PREPARED = (
@@ -91,7 +92,7 @@ def run(options: Mapping[str, Any], *, say: Say, asked: threading.Event) -> int:
         _become(options["name"], environ)
     else:
         ask(_directory(environ), verb, name=options["name"])
-        say(f"{options['name']}: {verb} done")
+        say(f"{options['name']} {_DONE[verb]}")
     return 0
 
 
