@@ -60,9 +60,13 @@ def _look_at(rule: AlertRule, probe: Probe, remind_after: timedelta, now: dateti
         noted.update(problem=str(exc), checked_at=now)
         log.warning("alerts not known", extra={"kind": rule.kind, "reason": str(exc)})
         return
-    if not WATCHED[AlertKind(rule.kind)].says_end:
-        remind_after = timedelta()
-    limits = Limits(rule.threshold, rule.clear_percent / 100, remind_after)
+    watched = WATCHED[AlertKind(rule.kind)]
+    limits = Limits(
+        rule.threshold,
+        rule.clear_percent / 100,
+        remind_after if watched.says_end else timedelta(),
+        watched.is_floor,
+    )
     with transaction.atomic():
         if _is_ours():
             _apply(rule, limits, readings, now)

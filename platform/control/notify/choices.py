@@ -24,6 +24,7 @@ class AlertKind(models.TextChoices):
     MAILBOX = "mailbox", _("a mailbox cannot be read")
     HOLD_FORGOTTEN = "hold_forgotten", _("a hold is in force for long")
     JOB_FAILED = "job_failed", _("a job failed")
+    DISK = "disk", _("a disk runs full")
     SYSTEM_MAIL = "system_mail", _("system mail does not leave")
 
 
@@ -67,19 +68,21 @@ class Watched:
     """An alert kind: what its threshold counts and starts with, and what else its rule has.
 
     `is_rate`: it is about an account's outcomes, over a time and from a least volume on.
-    `is_mailed` False: a mail about it would not arrive. `says_end` False: it has no end to tell.
+    `is_floor`: less is worse. `is_mailed` False: a mail about it would not arrive. `says_end`
+    False: it has no end to tell.
     """
 
     measure: Measure
     threshold: float
     is_rate: bool = False
+    is_floor: bool = False
     is_mailed: bool = True
     says_end: bool = True
 
     @property
     def is_age(self) -> bool:
         """Whether the figure is how long it has been wrong."""
-        return self.measure is Measure.SECONDS
+        return self.measure is Measure.SECONDS and not self.is_floor
 
 
 # Percentages as in reference/mta-model.md §9.9.
@@ -95,5 +98,6 @@ WATCHED: Mapping[AlertKind, Watched] = {
     AlertKind.MAILBOX: Watched(Measure.SECONDS, 900.0),
     AlertKind.HOLD_FORGOTTEN: Watched(Measure.SECONDS, 3 * 86400.0),
     AlertKind.JOB_FAILED: Watched(Measure.NUMBER, 1.0, says_end=False),
+    AlertKind.DISK: Watched(Measure.SECONDS, 86400.0, is_floor=True),
     AlertKind.SYSTEM_MAIL: Watched(Measure.NUMBER, 1.0, is_mailed=False),
 }

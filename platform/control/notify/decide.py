@@ -28,11 +28,20 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of a rule: where an alert begins and ends, and when to remind of it (zero: never)."""
+    """Of a rule: where an alert begins and ends, and when to remind of it (zero: never). With
+    `is_floor` less is worse."""
 
     threshold: float
     clear_ratio: float
     remind_after: timedelta
+    is_floor: bool = False
+
+    def is_broken(self, value: float, *, is_raised: bool) -> bool:
+        """Whether a figure is wrong; that of an open alert must get well away to be right."""
+        ratio = self.clear_ratio if is_raised else 1.0
+        if self.is_floor:
+            return value <= self.threshold / ratio
+        return value >= self.threshold * ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +71,13 @@ def next_step(
     """Return what follows from a reading and from how things stood before."""
     is_raised = stand is not None and stand.state == AlertState.RAISED
     since = now if stand is None else stand.since
-    limit = limits.threshold * (limits.clear_ratio if is_raised else 1.0)
     if reading is None:
         is_wrong = is_ripe = False
     elif reading.value is None:
         is_wrong = True
         is_ripe = (now - since).total_seconds() >= limits.threshold
     else:
-        is_wrong = is_ripe = reading.value >= limit
+        is_wrong = is_ripe = limits.is_broken(reading.value, is_raised=is_raised)
     if is_raised and stand is not None:
         if not is_wrong:
             return Step.CLEAR

@@ -87,6 +87,15 @@ SELECT id, scope, target_id, target, reason, author,
  WHERE released_at IS NULL AND (ends_at IS NULL OR ends_at > statement_timestamp()) ORDER BY id
 """
 
+_DISKS = """
+SELECT node, CASE WHEN free_bytes < warn_bytes THEN 0 ELSE hours_left * 3600 END,
+       pg_size_pretty(free_bytes)
+  FROM spool_node
+ WHERE (hours_left IS NOT NULL OR free_bytes < warn_bytes)
+   AND measured_at > statement_timestamp() - interval '10 minutes'
+ ORDER BY node
+"""
+
 
 def _rows(sql: str, params: Sequence[list[str]] = ()) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
@@ -158,6 +167,13 @@ def _jobs(_rule: AlertRule, now: datetime) -> Sequence[Reading]:
     failed = Job.objects.filter(state=JobState.FAILED, finished_at__gt=now - JOBS_LOOKED_BACK)
     return [
         Reading(f"job:{job.pk}", job.title, 1.0, job.error) for job in failed.order_by("pk")[:100]
+    ]
+
+
+def _disks(_rule: AlertRule, _now: datetime) -> Sequence[Reading]:
+    return [
+        Reading(f"node:{node}", node, float(left), str(_("%s free")) % free)
+        for node, left, free in _rows(_DISKS)
     ]
 
 
@@ -256,6 +272,7 @@ PROBES: Mapping[AlertKind, Probe] = {
     AlertKind.MAILBOX: _mailboxes,
     AlertKind.HOLD_FORGOTTEN: _holds,
     AlertKind.JOB_FAILED: _jobs,
+    AlertKind.DISK: _disks,
     AlertKind.SYSTEM_MAIL: _system_mail,
 }
 

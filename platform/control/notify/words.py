@@ -164,6 +164,7 @@ _PAGES: Mapping[AlertKind, str] = {
     AlertKind.COMPLAINTS: "reports:dashboard",
     AlertKind.OUTBOX_LAG: "admin:queue_outboxrow_changelist",
     AlertKind.EVENTS_REFUSED: "admin:queue_outboxrow_changelist",
+    AlertKind.DISK: "reports:spool",
     AlertKind.SYSTEM_MAIL: "admin:notify_notice_changelist",
 }
 _SENTENCES: Mapping[AlertKind, Callable[[], str]] = {
@@ -183,5 +184,8 @@ _SENTENCES: Mapping[AlertKind, Callable[[], str]] = {
     AlertKind.MAILBOX: lambda: _("The mailbox %(about)s cannot be read."),
     AlertKind.HOLD_FORGOTTEN: lambda: _("A hold is in force for long: %(about)s. Is it forgotten?"),
     AlertKind.JOB_FAILED: lambda: _("The job “%(about)s” failed."),
+    AlertKind.DISK: lambda: _(
+        "The disk of node %(about)s will soon be full; then no mail is taken."
+    ),
     AlertKind.SYSTEM_MAIL: lambda: _("System mail does not leave."),
 }

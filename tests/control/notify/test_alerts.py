@@ -13,7 +13,7 @@ from django.test import Client
 
 from control.accounts.models import Account
 from control.jobs import services as jobs
-from control.notify import alerts
+from control.notify import alerts, post
 from control.notify.choices import AlertKind, AlertState, NoticeKind
 from control.notify.decide import Reading
 from control.notify.models import Alert, AlertRule, Notice, SystemMail
@@ -237,6 +237,21 @@ def test_events_that_are_not_applied_and_those_set_aside_are_seen(rows: SystemMa
     )
     (refused,) = reading_of(AlertKind.EVENTS_REFUSED)
     assert (refused.about, refused.value, refused.detail) == ("statistics", 1.0, "no such kind")
+
+
+def test_a_disk_that_will_be_full_within_a_day_is_told_before_it_is(relay: Taken) -> None:
+    run(
+        "INSERT INTO spool_node (node, measured_at, hours_left, free_bytes) VALUES"
+        " ('n1', now(), 23, 10737418240), ('n2', now(), 25, 1), ('n3', now(), NULL, 1),"
+        " ('n4', now() - interval '1 hour', 1, 1)"
+    )
+    alerts.look(probes={AlertKind.DISK: PROBES[AlertKind.DISK]})
+    found = Alert.objects.values_list("about", "detail")
+    assert list(found) == [("n1", "10 GB free")]
+    post.send_due()
+    text = relay.messages[0].get_body(("plain",))
+    assert text is not None
+    assert "Figure:    23 hours\nThreshold: 1 day" in text.get_content()
 
 
 def test_a_job_that_failed_is_told_with_its_reason_and_a_link(relay: Taken) -> None:

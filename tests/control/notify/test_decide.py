@@ -39,6 +39,22 @@ def test_an_alert_ends_only_well_below_where_it_began(
     assert next_step(LIMITS, reading(value), before, now=NOW) is step
 
 
+@pytest.mark.parametrize(
+    ("value", "before", "step"),
+    [
+        (101.0, None, Step.NOTHING),
+        (100.0, None, Step.RAISE),
+        (124.0, RAISED, Step.KEEP),
+        (126.0, RAISED, Step.CLEAR),
+    ],
+)
+def test_where_less_is_worse_an_alert_ends_well_above_where_it_began(
+    value: float, before: Stand | None, step: Step
+) -> None:
+    floor = Limits(100.0, 0.8, timedelta(), is_floor=True)
+    assert next_step(floor, reading(value), before, now=NOW) is step
+
+
 def test_what_is_not_there_any_more_is_over() -> None:
     assert next_step(LIMITS, None, RAISED, now=NOW) is Step.CLEAR
     assert next_step(LIMITS, None, None, now=NOW) is Step.NOTHING
