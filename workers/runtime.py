@@ -57,8 +57,9 @@ from workers.engines.lease import Lease
 from workers.engines.ring import Ringer
 from workers.engines.route import RETRY_DNS_LAB_S, RETRY_DNS_S, route_domains
 from workers.engines.settle import Rules, Settler
+from workers.engines.staff import quietly
 from workers.engines.sweep import CONTENT_GRACE_S, SpoolPorts, measure_disk, sweep_spool
-from workers.engines.upkeep import UpkeepPorts, check, expire, prune, reap
+from workers.engines.upkeep import UpkeepPorts, check, expire, prune, reap, unpark
 from workers.mailboxes import open_poller
 from workers.policy_cache import PolicyCache
 
@@ -332,6 +333,8 @@ class UpkeepProcess(EngineProcess):
         grace_s = CONTENT_GRACE_LAB_S if settings.is_lab else CONTENT_GRACE_S
         self._spool = SpoolPorts(settings.node, self.policy, shelf, book, grace_s)
         self._poller = open_poller(settings, self.ports, self.closing)
+        # Beat rings for it too; a release should not wait for beat.
+        self.holds.changed = lambda: self.engine.submit(quietly(self.unpark()), wait_s=0.0)
 
     async def poll(self) -> int:
         """Read the mailboxes that are due."""
@@ -340,6 +343,10 @@ class UpkeepProcess(EngineProcess):
     async def expire(self) -> int:
         """End what has outlived its lifetime."""
         return await expire(self._upkeep)
+
+    async def unpark(self) -> int:
+        """Let go what is held no more."""
+        return await unpark(self._upkeep)
 
     async def reap(self) -> int:
         """Take back what the dead held."""

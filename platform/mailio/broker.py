@@ -68,6 +68,7 @@ TOPOLOGY: tuple[Row, ...] = (
     Row("events.apply", ("event",), ApplyBell, every_s=2.0),
     Row("inbound.poll", ("upkeep",), UpkeepBell, every_s=5.0, per_node=True),
     Row("upkeep.expire", ("upkeep",), UpkeepBell, every_s=5.0),
+    Row("upkeep.unpark", ("upkeep",), UpkeepBell, every_s=5.0),
     Row("upkeep.reap", ("upkeep",), UpkeepBell, every_s=5.0, per_node=True),
     Row("upkeep.sweep", ("upkeep",), UpkeepBell, every_s=300.0, per_node=True),
     Row("upkeep.measure", ("upkeep",), UpkeepBell, every_s=60.0, per_node=True),
@@ -246,7 +247,7 @@ class CeleryBells:
         except (KombuError, AMQPError, OSError) as exc:
             raise StoreUnavailable("broker", str(exc) or type(exc).__name__) from exc
 
-    def _send(self, task: str, payload: str, queue: Queue) -> bool:
+    def _send(self, task: str, bell: Bell, queue: Queue) -> bool:
         """Publish once; return False if the queue is gone that this connection had declared."""
         # The queue as an object: this process need not read it to ring on it.
         options: dict[str, Any] = {"queue": queue, "confirm_timeout": CONFIRM_TIMEOUT_S}

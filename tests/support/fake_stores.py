@@ -52,6 +52,7 @@ class MemoryLedger:
     claims: list[Sequence[LaneClaim]] = field(default_factory=list)
     # What the database says is held, whatever the process under test has heard.
     held_domains: set[str] = field(default_factory=set)
+    park_fails: bool = False
 
     def add(self, *rows: QueuedRow) -> None:
         for each in rows:
@@ -176,7 +177,8 @@ class MemoryLedger:
         return len(rows)
 
     async def park(self, rows: Sequence[QueuedRow]) -> int:
-        self._check()
+        if self.park_fails:
+            raise StoreUnavailable("postgresql", "away")
         ours = [
             each
             for each in rows

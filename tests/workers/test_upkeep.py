@@ -29,7 +29,7 @@ from tests.support.builders import NODE, policy
 from tests.support.fakes import world
 from workers.engines.lease import Lease
 from workers.engines.settle import Rules
-from workers.engines.upkeep import UpkeepPorts, expire, reap
+from workers.engines.upkeep import UpkeepPorts, expire, reap, unpark
 
 BUSY = SmtpReply.of(451, ("4.7.1 later",))
 STATES = "SELECT state, reason, attempt FROM ledger_row ORDER BY id"
@@ -178,6 +178,16 @@ async def test_a_journal_that_cannot_be_read_keeps_no_other_of_the_dead_from_its
     await reaped(house)
     assert query(STATES) == [(RowState.WAITING, "reclaimed", 0)]
     assert house.shelf.discarded == ["d"]
+
+
+async def test_two_turns_of_unparking_at_once_let_every_row_go_once(house: House) -> None:
+    accept(house.acceptor, *(message(f"{n}@one.test", site="") for n in range(3)))
+    query("TRUNCATE queue_hold")
+    query("UPDATE ledger_row SET reason = 'held', due_at = expires_at")
+    done = await asyncio.gather(unpark(house.ports), unpark(house.ports))
+    assert sorted(done) == [0, 3]
+    assert [reason for _, reason, _ in query(STATES)] == ["new"] * 3
+    assert_counts_agree()
 
 
 async def reaped(house: House) -> None:

@@ -1,7 +1,8 @@
 """The chores of the queue: expire, take back from the dead, prune, count again.
 
 Takes    UpkeepPorts
-Gives    expire, reap, prune, check; each returns how much it did, and stops after one turn's worth
+Gives    expire, unpark, reap, prune, check; each returns how much it did, and stops after one
+         turn's worth
 Raises   StoreUnavailable
 Follows  design.md section 3, steps 4, 7 and 10
 """
@@ -17,6 +18,7 @@ from mailcore.disposition import plan, plan_expired, plan_unknown_due
 from mailcore.outcome import Outcome, RowState, Scope, Verdict
 from mailcore.ports import Chores, DeadIncarnation, JournalShelf, StoreUnavailable
 from mailcore.reply import SmtpReply
+from mailcore.rowfilter import UNDO_KEPT_S
 from workers.engines.context import DeliverPorts
 from workers.engines.settle import Rules, settlement_of
 
@@ -41,6 +43,7 @@ class UpkeepPorts:
     rules: Rules
     expiring: asyncio.Lock = field(default_factory=asyncio.Lock)
     reaping: asyncio.Lock = field(default_factory=asyncio.Lock)
+    unparking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 async def expire(ports: UpkeepPorts) -> int:
@@ -80,6 +83,20 @@ async def _expire(ports: UpkeepPorts) -> int:
         done += len(rows) + len(due)
         if not rows and not due:
             break
+    return done
+
+
+async def unpark(ports: UpkeepPorts) -> int:
+    """Let the parked rows of domains that are held no more wait for routing.
+
+    Does nothing while an earlier call is still at it.
+    """
+    if ports.unparking.locked():
+        return 0
+    async with ports.unparking:
+        done = await asyncio.to_thread(ports.chores.unpark)
+    if done:
+        log.info("unparked", extra={"rows": done})
     return done
 
 
@@ -186,6 +203,7 @@ async def prune(ports: UpkeepPorts) -> None:
     await asyncio.to_thread(ports.chores.prune_outbox, OUTBOX_KEPT_S)
     await asyncio.to_thread(ports.chores.prune_idempotency, IDEMPOTENCY_KEPT_S)
     await asyncio.to_thread(ports.chores.prune_routes)
+    await asyncio.to_thread(ports.chores.prune_undo, UNDO_KEPT_S)
     await asyncio.to_thread(ports.chores.drop_empty_lanes)
 
 

@@ -13,6 +13,14 @@ def expire(payload: str) -> None:
     process.submit(process.expire(), wait_s=WAIT_S)
 
 
+@app.task(name="upkeep.unpark", acks_late=True, ignore_result=True)
+def unpark(payload: str) -> None:
+    """Let go the rows of recipient domains that are held no more."""
+    UpkeepBell.from_json(payload)
+    process = upkeep()
+    process.submit(process.unpark(), wait_s=WAIT_S)
+
+
 @app.task(name="upkeep.reap", acks_late=True, ignore_result=True)
 def reap(payload: str) -> None:
     """Take back what dead processes of this node held."""
