@@ -126,6 +126,7 @@ def chain(served: Served, dovecot: Dovecot, postfix: Postfix) -> Chain:
         client.sendmail(return_path(first), bob, first, rcpt_options=["NOTIFY=SUCCESS"])
     eventually(lambda: len(chain.lying("returns")) == 4, what=postfix.log)
     eventually(lambda: len(chain.lying("ann")) == 2, what=postfix.log)
+    eventually(lambda: running.queued(chain.campaign) == 0)
     return chain
 
 

@@ -85,6 +85,7 @@ smtpd_recipient_restrictions =
 smtpd_reject_unlisted_recipient = no
 smtpd_reject_unlisted_sender = no
 smtpd_client_connection_count_limit = 0
+smtpd_peername_lookup = no
 virtual_mailbox_domains = static:mail
 virtual_mailbox_maps = texthash:{d}/conf/mailboxes
 virtual_mailbox_base = {mail}
