@@ -105,7 +105,10 @@ class Demo:
         return Verdict(found, self.campaign.statistics(), self._killed, is_good)
 
     def _runs_again(self, killed: Kill) -> bool:
-        return self._fleet.pids().get(killed.name, killed.pid) != killed.pid
+        is_back = self._fleet.pids().get(killed.name, killed.pid) != killed.pid
+        if not is_back:
+            self._say(f"{killed.name} was killed and does not run again: see its log")
+        return is_back
 
 
 def words(found: Progress) -> str:
