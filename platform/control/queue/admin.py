@@ -162,6 +162,7 @@ class HoldAdmin(PolicyAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         obj = kwargs.get("obj")
+        context |= {"show_save_and_add_another": False, "show_save_and_continue": False}
         context["can_release"] = bool(
             obj is not None and obj.in_force and self.has_release_permission(request)
         )
