@@ -106,6 +106,8 @@ class Fleet:
                 self._migrate()
             for spec in specs_of(self._names, self.environment, web=self._web, flower=self._flower):
                 self._add(spec)
+            # Flower asks who reads which queue once, at its start: all must be there to answer.
+            self._processes.start(*(name for name in self._names if name not in ("lab", "flower")))
             self._processes.start()
             self._desk.open()
         except (EmbeddedError, StoreUnavailable) as exc:
