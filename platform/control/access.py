@@ -37,6 +37,7 @@ class ApiScope(models.TextChoices):
     MESSAGES_SEND = "messages:send", "messages:send"
     MESSAGES_READ = "messages:read", "messages:read"
     QUEUE = "queue", "queue"
+    METRICS = "metrics", "metrics"
     ADMIN = "admin", "admin"
 
 

@@ -7,11 +7,13 @@ from django.views.generic import RedirectView
 from control import health
 from control.accounts.views import OwnPasswordView, PasswordIsSetView, SetPasswordView
 from control.api.views import NotFoundView
+from control.metrics import MetricsView
 from control.notify.views import LostPasswordView
 
 urlpatterns = [
     path("health", health.health, name="health"),
     path("readiness", health.readiness, name="readiness"),
+    path("metrics", MetricsView.as_view(), name="metrics"),
     path("api", NotFoundView.as_view()),
     path("api/", include("control.api.urls")),
     path("panel/password_change/", OwnPasswordView.as_view()),

@@ -194,10 +194,12 @@ class DiskState(Enum):
 def forecast(samples: Sequence[DiskSample], *, stop_bytes: int) -> Forecast:
     """Continue the last hour's line: until bytes reach the stop threshold, or inodes run out."""
     recent = [one for one in samples if one.age_s <= HOUR_S]
-    ages = [one.age_s for one in recent]
-    if not recent or max(ages) - min(ages) < LEAST_SPAN_S:
+    if not recent:
         return Forecast(None, None)
     newest = min(recent, key=lambda one: one.age_s)
+    is_full = newest.free_bytes < stop_bytes
+    if max(one.age_s for one in recent) - newest.age_s < LEAST_SPAN_S:
+        return Forecast(None, 0.0 if is_full else None)
     growth = -_slope([(-one.age_s, one.free_bytes) for one in recent])
     inodes = -_slope([(-one.age_s, one.free_inodes) for one in recent])
     hours = [
@@ -208,7 +210,7 @@ def forecast(samples: Sequence[DiskSample], *, stop_bytes: int) -> Forecast:
         )
         if speed > 0
     ]
-    soonest = min(hours, default=MOST_HOURS)
+    soonest = 0.0 if is_full else min(hours, default=MOST_HOURS)
     return Forecast(growth, soonest if soonest < MOST_HOURS else None)
 
 

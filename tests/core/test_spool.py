@@ -117,6 +117,8 @@ def test_what_is_ten_years_away_is_not_in_sight() -> None:
 
 def test_below_the_threshold_there_is_no_time_left() -> None:
     assert forecast(falling(MB, 60, now=5 * MB), stop_bytes=6 * MB).hours_left == 0.0
+    assert forecast(falling(-MB, 60, now=500 * MB), stop_bytes=501 * MB).hours_left == 0.0
+    assert forecast(falling(0, 1, now=5 * MB), stop_bytes=6 * MB) == Forecast(None, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -247,7 +247,9 @@ class ApiToken(PolicyModel):
         scopes = set(self.scopes or [])
         if self.account_id is not None and ApiScope.ADMIN in scopes:
             raise ValidationError({"scopes": _("An account's token cannot administer.")})
-        if self.account_id is None and scopes - {ApiScope.ADMIN}:
+        if self.account_id is not None and ApiScope.METRICS in scopes:
+            raise ValidationError({"scopes": _("Metrics are of the whole installation.")})
+        if self.account_id is None and scopes - {ApiScope.ADMIN, ApiScope.METRICS}:
             raise ValidationError({"account": _("Mail is sent and read for an account: name it.")})
 
     def is_valid_at(self, now: Any = None) -> bool:

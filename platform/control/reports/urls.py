@@ -2,12 +2,13 @@
 
 from django.urls import path
 
-from control.reports import views
+from control.reports import spool_views, views
 
 app_name = "reports"
 urlpatterns = [
     path("", views.DashboardView.as_view(), name="dashboard"),
     path("fragment", views.FragmentView.as_view(), name="fragment"),
     path("replies.csv", views.RepliesCsvView.as_view(), name="replies"),
+    path("spool", spool_views.SpoolView.as_view(), name="spool"),
     path("undeliveries.csv", views.UndeliveriesCsvView.as_view(), name="undeliveries"),
 ]

@@ -22,6 +22,7 @@ from django.conf import settings
 from control.submission.policy import PolicyReader
 from mailcore.envelope import uuid7
 from mailcore.errors import Problem, SubmissionRefused
+from mailcore.policy.model import Node
 from mailcore.ports import PolicySource, Statistics, StoreUnavailable
 from mailcore.submission import Offer, Plan, parse_offer, plan_submission
 from mailio.clock import LedgerClock
@@ -81,10 +82,15 @@ def close_door() -> None:
 def open_door(configured: Settings) -> Door:
     """Build the adapters. Nothing is connected before it is used."""
     acceptor = Acceptor(configured.database_url)
-    spool = SegmentSpool(configured.spool_dir)
+    policy = PolicyReader(SnapshotStore(configured.database_url))
+
+    def must_stay_free() -> int:
+        node = policy.current().nodes.get(configured.node) or Node(0, configured.node)
+        return node.spool_stop_bytes
+
+    spool = SegmentSpool(configured.spool_dir, min_free_bytes=must_stay_free)
     clock = LedgerClock()
     waker = RedisWaker(configured.redis_url)
-    policy = PolicyReader(SnapshotStore(configured.database_url))
     outbox = PgOutbox(configured.database_url)
 
     def close() -> None:
