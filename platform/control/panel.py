@@ -50,6 +50,35 @@ class PanelSite(admin.AdminSite):
         """Let active administrators in, and nobody else."""
         return actor_of(request).is_admin
 
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        """Put the reports, which are no models, on top of the menu."""
+        apps = super().get_app_list(request, app_label)
+        if app_label is not None or not self.has_permission(request):
+            return apps
+        pages = (("Dashboard", _("Dashboard"), "dashboard"), ("Spool", _("Spool"), "spool"))
+        shown = [
+            {
+                "name": name,
+                "object_name": key,
+                "admin_url": reverse(f"reports:{page}"),
+                "add_url": None,
+                "view_only": True,
+                "perms": {"view": True},
+            }
+            for key, name, page in pages
+        ]
+        url = reverse("reports:dashboard")
+        return [
+            {
+                "name": _("Reports"),
+                "app_label": "reports",
+                "app_url": url,
+                "has_module_perms": True,
+                "models": shown,
+            },
+            *apps,
+        ]
+
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         """Add what every page shows: mode, policy in force, nodes, open alerts, holds."""
         context = super().each_context(request)

@@ -63,7 +63,9 @@ def test_only_administrators_see_the_disks(account_user: User, db: None) -> None
 
 
 def test_the_menu_leads_to_it(panel: Client) -> None:
-    assert f'href="{PAGE}"' in panel.get("/panel/").content.decode()
+    for path in ("/panel/", "/panel/nodes/node/"):
+        assert f'href="{PAGE}"' in panel.get(path).content.decode()
+    assert panel.get("/panel/nodes/").status_code == 200  # the page of one app is as before
 
 
 def test_a_node_that_has_told_nothing_is_named(house: House, panel: Client) -> None:
