@@ -21,6 +21,7 @@ from control.jobs.choices import JobState
 from control.jobs.models import Job
 from control.jobs.runner import run_due
 from control.queue import work
+from control.queue.console import progress_words
 from control.queue.jobs import (
     VerbRefused,
     start_count,
@@ -217,6 +218,7 @@ def test_a_job_waits_while_there_is_no_policy(queue: Queue) -> None:
     queue.query("UPDATE policy_revision SET is_active = false RETURNING 1")
     job = worked(start_purge(ANN, ALL, reason="x"))
     assert (job.state, job.error) == (JobState.RUNNING, "policy: no policy was published yet")
+    assert progress_words(job).endswith("it waits for policy: no policy was published yet")
     assert queue.queued == 1
 
 

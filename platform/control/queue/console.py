@@ -120,7 +120,8 @@ class Screen:
 def progress_words(job: Job) -> str:
     """Return how far a job is."""
     done = f"{job.done_count:,}" + ("" if job.total_count is None else f" of {job.total_count:,}")
-    return f"job {job.pk} {job.state}: {done}"
+    waits = f"; it waits for {job.error}" if job.error and job.state in _OPEN else ""
+    return f"job {job.pk} {job.state}: {done}{waits}"
 
 
 def _bar(job: Job) -> str:

@@ -266,7 +266,7 @@ class Command(BaseCommand):
                 self.stdout.write(f"  {name.replace('_', ' ')}: {text}")
         for one in result.get("by_isp", ()):
             self.stdout.write(f"    {one.get('isp') or 'other ISPs'}: {one.get('rows', 0):,}")
-        if job.error:
+        if job.error and job.finished_at is not None:
             raise CommandError(f"job {job.pk} failed: {job.error}")
 
     # --- options ---------------------------------------------------------------------------------
