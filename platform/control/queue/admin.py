@@ -125,7 +125,7 @@ class HoldAdmin(PolicyAdmin):
     """Mail that must not be sent for now. A hold is not edited: release it, place another."""
 
     form = HoldForm
-    list_display = ("id", "what", "reason", "shown_state", "author", "placed_at", "ends_at")
+    list_display = ("id", "what", "reason", "shown_state", "ends_at", "author", "placed_at")
     list_display_links = ("id", "what")
     list_filter = (StateFilter, "scope")
     search_fields = ("reason", "author", "target")
