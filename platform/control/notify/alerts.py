@@ -13,7 +13,7 @@ import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from control.access import Actor
@@ -56,7 +56,7 @@ def _look_at(rule: AlertRule, probe: Probe, remind_after: timedelta, now: dateti
     noted = AlertRule.objects.filter(pk=rule.pk)
     try:
         readings = subjects_of(probe(rule, now) if rule.is_active else ())
-    except StoreUnavailable as exc:
+    except (StoreUnavailable, DatabaseError) as exc:
         noted.update(problem=str(exc), checked_at=now)
         log.warning("alerts not known", extra={"kind": rule.kind, "reason": str(exc)})
         return

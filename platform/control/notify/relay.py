@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -29,9 +30,8 @@ from control.notify.letters import Mail
 
 TIMEOUT_S = 15
 IMPLICIT_TLS_PORT = 465
-PERMANENT = 500
-# About us, not about the message: the operator mends them, and the mail goes then.
-NOT_ABOUT_THE_MESSAGE = frozenset({500, 501, 502, 503, 504, 530, 534, 535, 538})
+# RFC 3463 §3.2: the address is bad. Any other refusal may be about us, and is mended by people.
+_NO_SUCH_ADDRESS = re.compile(r"5\d\d 5\.1\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,9 @@ def send_by_relay(relay: Relay, mail: Mail) -> None:
 
 
 def _refuse(relay: Relay, exc: Exception) -> None:
-    code, said = _reply_of(exc)
+    said = _words_of(exc)
     place = f"{relay.host}:{relay.port}"
-    if code >= PERMANENT and code not in NOT_ABOUT_THE_MESSAGE:
+    if _NO_SUCH_ADDRESS.match(said):
         raise Undeliverable(_("%(relay)s refused it: %(said)s") % {"relay": place, "said": said})
     hint = ""
     if isinstance(exc, ssl.SSLCertVerificationError):
@@ -118,16 +118,16 @@ def _refuse(relay: Relay, exc: Exception) -> None:
     raise NotSent(f"{place}: {said}{hint}") from exc
 
 
-def _reply_of(exc: Exception) -> tuple[int, str]:
-    """Return the relay's reply code, 0 if there was none, and what to tell people."""
+def _words_of(exc: Exception) -> str:
+    """Return the relay's reply, or what went wrong before there was one."""
     refused = getattr(exc, "recipients", None)
     if isinstance(refused, dict) and refused:
         code, text = next(iter(refused.values()))
-        return int(code), f"{code} {_text(text)}"
+        return f"{code} {_text(text)}"
     code = getattr(exc, "smtp_code", 0)
     if code:
-        return int(code), f"{code} {_text(getattr(exc, 'smtp_error', ''))}"
-    return 0, str(exc) or type(exc).__name__
+        return f"{code} {_text(getattr(exc, 'smtp_error', ''))}"
+    return str(exc) or type(exc).__name__
 
 
 def _text(said: object) -> str:

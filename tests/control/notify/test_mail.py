@@ -149,6 +149,20 @@ def test_a_recipient_whom_the_relay_will_never_take_is_given_up_at_once(
     assert "550 5.1.1 no such user" in state().error
 
 
+def test_a_relay_that_refuses_us_is_asked_again_once_people_have_mended_it(
+    rows: SystemMail,
+) -> None:
+    with taking(refusal="554 5.7.1 relay access denied") as relay:
+        set_up(rows, relay_host="127.0.0.1", relay_port=relay.port, without_tls=True)
+        owe_test()
+        assert post.send_due() == 0
+        assert state().state == NoticeState.WAITING
+        assert "554 5.7.1 relay access denied" in state().error
+        relay.refusal = ""
+        due_now()
+        assert post.send_due() == 1
+
+
 def test_in_the_lab_no_relay_elsewhere_is_spoken_to(rows: SystemMail) -> None:
     assert settings.POSTFLEET is not None
     assert settings.POSTFLEET.is_lab
