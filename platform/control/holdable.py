@@ -49,8 +49,8 @@ class Holdable(PanelAdmin):
         """Add the button, and the holds on this row; `held` is on every page (control.panel)."""
         obj = kwargs.get("obj")
         # The catch-all's mail is that of no ISP: services.check_hold says so too.
-        is_one = obj is not None and not getattr(obj, "is_catch_all", False)
-        if is_one and self.has_hold_permission(request, obj):
+        is_all_others = getattr(obj, "is_catch_all", False)
+        if obj is not None and not is_all_others and self.has_hold_permission(request, obj):
             context["hold_url"] = place_url(self.hold_scope, str(obj.pk))
             context["holds_here"] = context["held"].on(self.hold_scope, obj)
         return super().render_change_form(request, context, *args, **kwargs)
