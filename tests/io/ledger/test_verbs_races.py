@@ -17,7 +17,7 @@ from mailio.ledger.delivery import PgLedger
 from mailio.ledger.scan import Meant
 from mailio.ledger.upkeep import LedgerUpkeep
 from mailio.ledger.verbs import QueueVerbs
-from tests.io.ledger import test_verbs as verbs_of
+from tests.io.ledger import verbs as verbs_of
 from tests.io.ledger import world
 from tests.io.ledger.world import accept, claim_all, ends, message, query, waits
 
