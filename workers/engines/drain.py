@@ -175,8 +175,7 @@ class Dispatcher:
     def _space(self, feed: Feed) -> int:
         """How many more rows this feed could hold; its allowance is another matter."""
         now = self._ports.clock.monotonic()
-        rests = max(feed.resting_until, feed.refused_until) > now
-        if feed.closing or rests or self._holding.of_source(feed.source):
+        if feed.closing or max(feed.resting_until, feed.refused_until) > now:
             return 0
         return min(4 * feed.ready_sessions + 16, self._limits.rows_per_path) - feed.held
 

@@ -156,16 +156,15 @@ class Settler:
 
     async def park(self, rows: Sequence[QueuedRow]) -> None:
         """Let claimed rows of held recipient domains wait until their hold is over."""
-        delay_s = 0.0
         try:
             parked = await self._ports.ledger.park(rows)
         except StoreUnavailable as exc:
             log.warning("not parked", extra={"store": exc.store, "reason": exc.reason})
-            parked, delay_s = 0, RETRY_FIRST_S
+            parked = 0
         if parked < len(rows):
-            # Some are held no more, or it is not known: of those that are parked by now this
-            # says nothing, for they are not leased.
-            self.give_back(rows, delay_s=delay_s)
+            # Some are held no more, and this process will hear of it in a moment. Of those that
+            # are parked this says nothing: they are not leased.
+            self.give_back(rows, delay_s=RETRY_FIRST_S)
 
     async def flush(self) -> None:
         """Return when all that was added so far is settled."""
