@@ -145,11 +145,23 @@ def set_up_from(text: str, *, actor: Actor) -> bool:
         for name, (field, _kind) in _FIELDS.items():
             if name in given:
                 setattr(row, field, given[name])
-        row.full_clean()
+        _check(row)
         row.save()
         if given.get("pass"):
             store_password(row, given["pass"])
     return True
+
+
+def _check(row: SystemMail) -> None:
+    """Refuse the row, naming fields as the variable does."""
+    names = {field: name for name, (field, _kind) in _FIELDS.items()}
+    try:
+        row.full_clean()
+    except ValidationError as exc:
+        faults = exc.message_dict.items()
+        raise ValidationError(
+            [f"{names.get(field, field)}: {' '.join(said)}" for field, said in faults]
+        ) from exc
 
 
 def _read(text: str) -> dict[str, Any]:

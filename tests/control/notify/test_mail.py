@@ -293,6 +293,8 @@ def test_noreply_mailer_fills_the_row_once_and_the_panel_has_the_word_from_then_
         ('{"server": "x"}', "email is missing"),
         ('{"server": "x", "email": "a@x.test", "port": "25"}', "port: a number"),
         ('{"server": "x", "email": "a@x.test", "ssl": true}', "no field 'ssl'"),
+        ('{"server": "x", "email": "a@x.test", "port": 70000}', "port: Ensure"),
+        ('{"server": "x y", "email": "a@x.test"}', "server: Give a host name"),
     ],
 )
 def test_a_noreply_mailer_that_is_none_is_refused_with_the_field(
