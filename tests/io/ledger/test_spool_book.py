@@ -138,9 +138,7 @@ def test_disk_and_sweep_stand_in_one_row_and_sums_grow(book: SpoolBook) -> None:
     book.note_disk("n1", SPACE, Forecast(2.5, 3.0), warn_bytes=9, stop_bytes=8)
     columns = "growth, hours_left, free_inodes, deleted, deleted_all, compacted_all, kept"
     told = query(f"SELECT {columns}, foreign_names FROM spool_node")  # noqa: S608 (constant)
-    assert told == [
-        (2.5, 3.0, 40, 3, 6, 2, {"rows": [2, 300]}, ["caf\\xe9 <b>"])
-    ]
+    assert told == [(2.5, 3.0, 40, 3, 6, 2, {"rows": [2, 300]}, ["caf\\xe9 <b>"])]
 
 
 def test_an_empty_spool_has_no_oldest_content(book: SpoolBook) -> None:
