@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from django import forms
@@ -19,14 +17,12 @@ from django.utils.translation import gettext_lazy as _
 from control.access import NOBODY, Actor, Verb, can
 from control.admin_base import PolicyAdmin, VersionedForm
 from control.holdable import Holdable
-from control.jobs.models import Job
 from control.panel import EstimatingPaginator, ReadOnlyAdmin, actor_of
-from control.queue import jobs, services
+from control.queue import services
+from control.queue.lane_verbs import VERBS, filter_of_lane
 from control.queue.models import IN_FORCE, Campaign, Hold, Incarnation, Lane, OutboxRow, Row
 from control.queue.targets import with_names
 from mailcore.errors import PostfleetError
-from mailcore.outcome import MailClass
-from mailcore.rowfilter import RowFilter
 
 FOREVER = 9999
 # Each lane becomes a job.
@@ -236,53 +232,6 @@ class HoldAdmin(PolicyAdmin):
 
 
 # --- lanes ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class LaneVerb:
-    """What can be done with lanes: its words, and what starts it."""
-
-    start: Callable[..., Job]
-    title: Any
-    about: Any
-    button: Any
-    needs_reason: bool = True
-
-
-VERBS = {
-    "purge": LaneVerb(
-        jobs.start_purge,
-        _("Purge lanes"),
-        _("All that waits there is removed, and told as purged. It can be undone for a day."),
-        _("Yes, remove it"),
-    ),
-    "expire": LaneVerb(
-        jobs.start_expire,
-        _("Expire lanes"),
-        _("All that waits there is given up for good, and told as expired."),
-        _("Yes, give it up"),
-    ),
-    "retry": LaneVerb(
-        jobs.start_retry,
-        _("Retry lanes now"),
-        _("What is due later is due now. What is scheduled or held is left alone."),
-        _("Yes, try now"),
-        needs_reason=False,
-    ),
-}
-
-
-def filter_of_lane(lane: Lane) -> RowFilter | None:
-    """Return the filter that means a lane; None of an unrouted one, which has no site to name."""
-    if not lane.site:
-        return None
-    return RowFilter(
-        senders=(lane.sender_id,),
-        accounts=(lane.account_id,),
-        campaigns=(lane.campaign_id,),
-        classes=(MailClass(lane.mail_class),),
-        sites=(lane.site,),
-    )
 
 
 @admin.register(Lane)
