@@ -1,6 +1,8 @@
 """Health and readiness, for load balancers and watchers.
 
-Gives    health: always 200 and "OK"; readiness: 200, or 503 with the names of what does not answer
+Gives    health: always 200 and "OK"; readiness: 200, or 503 with the names of what does not answer;
+         ByAnyName, a middleware: both answer whatever the host is called, for a watcher knows an
+         address and not ALLOWED_HOSTS
 Follows  reference/admin-panel.md §6.5
 """
 
@@ -47,6 +49,24 @@ def readiness(request: HttpRequest) -> JsonResponse:
     if failed:
         return JsonResponse({"status": "FAIL", "failed": failed}, status=503)
     return JsonResponse({"status": "OK"})
+
+
+class ByAnyName:
+    """Answers for health and readiness before anything looks at the name of the host."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer, or let the others."""
+        view = _VIEWS.get(request.path_info)
+        return self._get_response(request) if view is None else view(request)
+
+
+_VIEWS: dict[str, Callable[[HttpRequest], HttpResponse]] = {
+    "/health": health,
+    "/readiness": readiness,
+}
 
 
 def failed_stores(configured: Settings) -> list[str]:

@@ -32,6 +32,13 @@ def test_health_answers_always(browser: Client) -> None:
     assert (answer.status_code, answer.content) == (200, b"OK")
 
 
+@pytest.mark.parametrize("path", ["/health", "/readiness"])
+def test_a_watcher_need_not_know_the_name_of_the_host(path: str) -> None:
+    watcher = Client(headers={"host": "192.0.2.7:8025"})
+    assert watcher.get(path).status_code in (200, 503)
+    assert watcher.get("/panel/").status_code == 400
+
+
 def test_readiness_names_the_stores_that_do_not_answer(browser: Client) -> None:
     answer = browser.get("/readiness")
     assert answer.status_code == 503
