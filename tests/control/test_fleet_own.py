@@ -85,7 +85,42 @@ def test_an_env_file_is_read_as_systemd_does(tmp_path: Path) -> None:
     assert joined({"NODE": "mine", "A": ""}, path)["A"] == "x y"
 
 
-@pytest.mark.parametrize("line", [f"export X={SECRET}", SECRET, f"X='{SECRET}"])
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        (r"A=a\b\\c\"", 'ab\\c"'),
+        (r'A="a\"b\\c\d\$"', 'a"b\\c\\d$'),
+        (r"A='a\b\'", "a\\b\\"),
+        ("A=a#b ;c", "a#b ;c"),
+        ("A=a'b\"c", "a'b\"c"),
+        ("A=x\u2028y", "x\u2028y"),
+        ("  A  =  x  ", "x"),
+    ],
+)
+def test_a_value_is_unquoted_as_systemd_does(tmp_path: Path, line: str, value: str) -> None:
+    path = tmp_path / "env"
+    path.write_bytes(f"\ufeff# Windows\r\n{line}\r\nB=2\r\n".encode())
+    assert read_env_file(path) == {"A": value, "B": "2"}
+
+
+def test_a_variable_that_is_empty_in_the_file_is_not_set(tmp_path: Path) -> None:
+    path = tmp_path / "env"
+    path.write_text("VAR_DIR=\n")
+    assert joined({}, path) == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"export X={SECRET}",
+        SECRET,
+        f"X='{SECRET}",
+        f"X='{SECRET}' # mine",
+        f'X="{SECRET}"more',
+        f'X="{SECRET}\\"',
+        f"X={SECRET}\\",
+    ],
+)
 def test_a_line_that_is_no_variable_is_named_by_number_and_not_repeated(
     tmp_path: Path, line: str
 ) -> None:
@@ -136,6 +171,27 @@ def test_what_is_wrong_is_named_with_its_reason_and_never_a_password(
     assert reason in found[variable].text
     assert SECRET not in str(found[variable])
     assert "\n" not in str(found[variable])
+
+
+@pytest.mark.parametrize("password", ["hun@ter", "hun/ter", "hun?ter", "hun#ter", "hun%ter"])
+@pytest.mark.parametrize(
+    ("variable", "scheme"),
+    [
+        ("DATABASE_URL", "postgresql"),
+        ("BROKER_URL", "amqp"),
+        ("REDIS_URL", "redis"),
+        ("CLICKHOUSE_URL", "clickhouse"),
+        ("FLOWER_BROKER_API", "http"),
+    ],
+)
+def test_a_password_that_is_not_escaped_is_refused_and_no_part_of_it_is_told(
+    variable: str, scheme: str, password: str
+) -> None:
+    url = f"{scheme}://u:{password}@127.0.0.1:1/api/"
+    found = {one.variable: one for one in survey({variable: url}, ("flower",))}
+    assert "%XX" in found[variable].text
+    assert "hun" not in found[variable].text
+    assert "ter" not in found[variable].text.replace("character", "")
 
 
 def test_an_address_that_is_taken_is_named() -> None:

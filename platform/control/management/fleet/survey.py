@@ -86,6 +86,8 @@ def _judged(variable: str, environ: Mapping[str, str], judge: Callable[[str, str
     if not value:
         return Finding(variable, False, "is not set")
     try:
+        if "_URL" in variable or variable == "FLOWER_BROKER_API":
+            _check_login(value)
         return Finding(variable, True, judge(variable, value))
     except (probes.Wrong, FleetError, SettingsError) as exc:
         reason = str(exc).removeprefix(f"{variable}: ").removeprefix(f"{variable} ")
@@ -94,6 +96,18 @@ def _judged(variable: str, environ: Mapping[str, str], judge: Callable[[str, str
 
 def _asked(variable: str, environ: Mapping[str, str]) -> Finding:
     return _judged(variable, environ, lambda _, value: PROBES[variable](value))
+
+
+def _check_login(url: str) -> None:
+    """Refuse a user or password with a character that ends it. Each driver would take another part
+    of it for a host, and repeat it."""
+    rest = url.partition("://")[2]
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    port = authority.rpartition("@")[2].rpartition(":")[2]
+    is_cut = "@" not in authority and "@" in rest and (":" in authority and not port.isdigit())
+    login = authority.rpartition("@")[0]
+    if is_cut or "@" in login or re.search(r"%(?![0-9A-Fa-f]{2})", login):
+        raise probes.Wrong("write @ : / ? # and % of its user or password as %XX")
 
 
 def _clean(reason: str, value: str) -> str:
