@@ -11,14 +11,14 @@ nobody on the way can make a password go in clear by hiding STARTTLS.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ipaddress
 import re
 import socket
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from django.core.mail import EmailMultiAlternatives
@@ -26,9 +26,11 @@ from django.core.mail.backends.smtp import EmailBackend
 from django.utils.translation import gettext as _
 
 from control.notify.errors import NotSent, Undeliverable
-from control.notify.letters import Mail
+from control.notify.letters import Mail, span
+from mailio.relay_session import Deadline, TimedSmtp, TimedSmtps
 
-TIMEOUT_S = 15
+# Long, for a relay that looks at a message before it takes it: to give up sooner makes a copy.
+SESSION_S = 60.0
 IMPLICIT_TLS_PORT = 465
 # RFC 3463 §3.2: the address is bad. Any other refusal may be about us, and is mended by people.
 _NO_SUCH_ADDRESS = re.compile(r"5\d\d 5\.1\.")
@@ -51,7 +53,7 @@ class Relay:
 class _Backend(EmailBackend):
     """Django's, with a HELO name and a certificate check of the operator's choice."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, deadline: Deadline) -> None:
         is_implicit = relay.port == IMPLICIT_TLS_PORT and not relay.without_tls
         super().__init__(
             host=relay.host,
@@ -60,19 +62,16 @@ class _Backend(EmailBackend):
             password=relay.password,
             use_ssl=is_implicit,
             use_tls=not is_implicit and not relay.without_tls,
-            timeout=TIMEOUT_S,
+            timeout=int(deadline.seconds) + 1,  # the deadline comes first
         )
         self._relay = relay
+        self._deadline = deadline
 
     @property
     def connection_class(self) -> Any:
-        connect: Callable[..., Any] = super().connection_class
-        helo = self._relay.helo
-
-        def named(host: str, port: int, **options: Any) -> Any:
-            return connect(host, port, **(options | ({"local_hostname": helo} if helo else {})))
-
-        return named
+        named = {"local_hostname": self._relay.helo} if self._relay.helo else {}
+        # Django's own options say `local_hostname` too; it is ours that counts.
+        return partial(_connect, TimedSmtps if self.use_ssl else TimedSmtp, self._deadline, named)
 
     @cached_property
     def ssl_context(self) -> ssl.SSLContext:
@@ -83,7 +82,13 @@ class _Backend(EmailBackend):
         return context
 
 
-def send_by_relay(relay: Relay, mail: Mail) -> None:
+def _connect(
+    client: Any, deadline: Deadline, named: dict[str, str], host: str, port: int, **options: Any
+) -> Any:
+    return client(host, port, deadline=deadline, **(options | named))
+
+
+def send_by_relay(relay: Relay, mail: Mail, *, session_s: float = SESSION_S) -> None:
     """Hand one message to the relay; return once it has taken it."""
     if relay.is_confined:
         _check_loopback(relay)
@@ -95,19 +100,24 @@ def send_by_relay(relay: Relay, mail: Mail) -> None:
         headers={**mail.headers, "From": mail.header_from, "Message-ID": mail.message_id_header},
     )
     message.attach_alternative(mail.html, "text/html")
-    backend = _Backend(relay)
+    deadline = Deadline(session_s)
+    backend = _Backend(relay, deadline)
     try:
         backend.send_messages([message])
     except (OSError, ValueError) as exc:  # smtplib's own errors are OSErrors
-        _refuse(relay, exc)
+        _refuse(relay, exc, deadline)
     finally:
         with contextlib.suppress(OSError):
             backend.close()  # a session that failed half way is still open
+        deadline.close()
 
 
-def _refuse(relay: Relay, exc: Exception) -> None:
-    said = _words_of(exc)
+def _refuse(relay: Relay, exc: Exception, deadline: Deadline) -> None:
     place = f"{relay.host}:{relay.port}"
+    if deadline.is_over:
+        late = _("%(relay)s did not take it within %(time)s")
+        raise NotSent(late % {"relay": place, "time": span(deadline.seconds)}) from exc
+    said = _without_password(relay, _words_of(exc))
     if _NO_SUCH_ADDRESS.match(said):
         raise Undeliverable(_("%(relay)s refused it: %(said)s") % {"relay": place, "said": said})
     hint = ""
@@ -118,8 +128,21 @@ def _refuse(relay: Relay, exc: Exception) -> None:
     raise NotSent(f"{place}: {said}{hint}") from exc
 
 
+def _without_password(relay: Relay, said: str) -> str:
+    """Blot out the password in what a relay says: some repeat the command that they refuse."""
+    if not relay.password:
+        return said
+    clear = relay.password.encode()
+    forms = (clear, b"\0%b\0%b" % (relay.login.encode(), clear))
+    for form in (relay.password, *(base64.b64encode(one).decode() for one in forms)):
+        said = said.replace(form, "…")
+    return said
+
+
 def _words_of(exc: Exception) -> str:
     """Return the relay's reply, or what went wrong before there was one."""
+    if isinstance(exc, UnicodeEncodeError):
+        return _("only ASCII can be said there: look at login, password and addresses")
     refused = getattr(exc, "recipients", None)
     if isinstance(refused, dict) and refused:
         code, text = next(iter(refused.values()))
