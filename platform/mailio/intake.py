@@ -142,6 +142,10 @@ class Intake:
 
     def _commit(self, requests: Sequence[Request]) -> list[Answer]:
         self._keep_time()
+        with self._spool.holding():
+            return self._commit_held(requests)
+
+    def _commit_held(self, requests: Sequence[Request]) -> list[Answer]:
         drafts = self._drafts([plan for request in requests for plan in request.plans])
         refs = self._spool.append([draft.plan.submission.content for draft in drafts])
         answers = self._answers(requests, drafts)

@@ -22,8 +22,9 @@ from mailcore.submission import Plan, Rejected
 from mailio.clock import LedgerClock
 from mailio.intake import Answer, Intake, Receipt, Request, RequestKey
 from mailio.ledger import schema
-from mailio.ledger.accept import Acceptor, AcceptStatus
+from mailio.ledger.accept import AcceptBatch, Acceptor, AcceptResult, AcceptStatus
 from mailio.notices import RING_CHANNEL
+from mailio.shelves import SegmentDirectory
 from mailio.spool.segments import SegmentSpool
 from mailio.wake import RedisWaker
 from tests.support import stack
@@ -338,3 +339,24 @@ def test_message_ids_are_kept_as_they_were_planned(world: World) -> None:
     answer = world.intake.submit(request(offered, answer=ids))
     assert UUID(answer.text) == offered.submission.message_id
     assert world.query("SELECT message_id::text FROM ledger_row") == [(answer.text,)]
+
+
+def test_content_whose_rows_are_under_way_is_not_deleted_however_long_that_takes(
+    world: World, tmp_path: Path
+) -> None:
+    class Stopped(Acceptor):
+        """Between content and rows the process is stopped for an hour, and another one sweeps."""
+
+        def accept(self, batch: AcceptBatch) -> AcceptResult:
+            world.spool.seal()
+            with contextlib.closing(SegmentDirectory(tmp_path)) as shelf:
+                shelf.delete([info.number for info in shelf.inventory().segments])
+            return super().accept(batch)
+
+    with contextlib.closing(Stopped(world.url)) as acceptor:
+        intake = Intake(acceptor, world.spool, clock=LedgerClock(), waker=world.woken)
+        assert intake.submit(request(plan("ann@a.test"))).status is AcceptStatus.ACCEPTED
+    ((segment, offset, length, crc),) = world.query(
+        "SELECT content_segment, content_offset, content_length, content_crc FROM ledger_row"
+    )
+    assert world.spool.read_now([ContentRef(segment, offset, length, crc)]) == [CONTENT]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from mailcore.envelope import ContentRef
 from mailcore.ports import StoreFull, StoreUnavailable
-from mailio.spool.files import WRITERS, segment_path
+from mailio.spool.files import WRITERS, segment_path, take_inventory
 from mailio.spool.group import GroupCommit
 from mailio.spool.segments import SegmentSpool
 
@@ -206,6 +207,26 @@ def test_a_writer_with_nothing_to_write_seals_its_segment(tmp_path: Path) -> Non
     assert spool.read_now([first, second]) == [b"x", b"y"]
     while not spool.segments()[1].is_sealed:
         threading.Event().wait(0.01)
+    spool.close()
+
+
+def test_what_is_held_is_not_sealed_for_anybody_before_the_end(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, min_free_bytes=0, wall=lambda: 1e9)
+    with spool.holding():
+        refs = spool.append([b"one"])
+        spool.seal()
+        refs += spool.append([b"two"])
+        spool.seal()
+        numbers = [info.number for info in spool.segments()]
+        assert len(numbers) == 2
+        assert spool.delete(numbers) == []
+        assert spool.read_now(refs) == [b"one", b"two"]
+        for number in numbers:
+            os.utime(segment_path(tmp_path, number), (1, 1))
+    # The grace time begins when the lock goes.
+    found = take_inventory(tmp_path, now=time.time()).segments
+    assert [(info.is_sealed, info.age_s < 60) for info in found] == [(True, True)] * 2
+    assert spool.delete(numbers) == numbers
     spool.close()
 
 

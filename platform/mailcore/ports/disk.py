@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from mailcore.envelope import ContentRef
@@ -22,6 +23,10 @@ class SpoolWriter(Protocol):
 
     def append(self, contents: Sequence[bytes]) -> Sequence[ContentRef]:
         """Store each; return when all are durable. Raises StoreUnavailable."""
+        ...
+
+    def holding(self) -> AbstractContextManager[None]:
+        """Let nobody delete what is appended inside before the end."""
         ...
 
 

@@ -25,7 +25,7 @@ import threading
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +120,8 @@ class SegmentSpool:
         self._monotonic = monotonic
         self._segment: _Segment | None = None
         self._segment_lock = threading.Lock()
+        self._holders = 0
+        self._held: list[int] = []
         self._sealer: threading.Thread | None = None
         self._ending = threading.Event()
         self._group: GroupCommit[Sequence[_Checked], list[ContentRef]] = GroupCommit(self._commit)
@@ -134,6 +136,23 @@ class SegmentSpool:
         if not contents:
             return []
         return self._group.submit([_Checked(c, zlib.crc32(c)) for c in contents])
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Keep the lock on all that is appended inside, sealed or not: until the rows are there, only
+        this process knows that they come, and it may be stopped for longer than any grace time."""
+        with self._segment_lock:
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._segment_lock:
+                self._holders -= 1
+                while self._held and not self._holders:
+                    fd = self._held.pop()
+                    with contextlib.suppress(OSError):
+                        os.utime(fd)  # a statement may still be under way: grace counts from now
+                    os.close(fd)
 
     def seal(self) -> None:
         """Finish the segment this process writes; the next append opens a new one."""
@@ -264,6 +283,12 @@ class SegmentSpool:
     def _close_segment(self) -> None:
         segment, self._segment = self._segment, None
         if segment is not None:
+            self._let_go(segment)
+
+    def _let_go(self, segment: _Segment) -> None:
+        if self._holders:
+            self._held.append(segment.fd)
+        else:
             os.close(segment.fd)
 
     def _abandon_segment(self) -> None:
@@ -273,7 +298,7 @@ class SegmentSpool:
             return
         with contextlib.suppress(OSError):  # then its tail is garbage that no reference names
             os.ftruncate(segment.fd, segment.end)
-        os.close(segment.fd)
+        self._let_go(segment)
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────
 
