@@ -21,10 +21,16 @@ from mailio.broker import beat_schedule, celery_config
 from workers import runtime
 
 log = logging.getLogger(__name__)
-app = Celery("postfleet", include=["workers.tasks", "workers.remote"])
+_kind = os.environ.get("WORKER_KIND", "")
+app = Celery(
+    "postfleet",
+    include=["workers.tasks", "workers.remote"],
+    # Celery's own care for Django loads it into every process whose environment names its settings.
+    fixups=None if _kind == "control" else [],
+)
 if os.environ.get("BROKER_URL"):
     _settings = process_settings.load()
-    app.conf.update(celery_config(_settings, kind=os.environ.get("WORKER_KIND", "")))
+    app.conf.update(celery_config(_settings, kind=_kind))
     app.conf.beat_schedule = beat_schedule(_settings.node)
     app.conf.beat_scheduler = "workers.beat:LeadingScheduler"
 

@@ -34,3 +34,22 @@ def test_a_worker_whose_stores_are_away_at_its_start_ends_and_says_why(kind: str
     )
     assert ended.returncode == 1
     assert "not started" in ended.stderr + ended.stdout
+
+
+@pytest.mark.parametrize("kind", ["delivery", "control"])
+def test_only_the_kind_that_uses_the_orm_sets_django_up(kind: str) -> None:
+    code = (
+        "import sys, workers.app; workers.app.app.loader.import_default_modules();"
+        " print('django.db' in sys.modules)"
+    )
+    surroundings = {"WORKER_KIND": kind, "DJANGO_SETTINGS_MODULE": "control.settings"}
+    paths = os.pathsep.join((".", "platform"))
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **NOWHERE, **surroundings, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    assert ended.stdout.split() == [str(kind == "control")]
