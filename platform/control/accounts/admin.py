@@ -148,17 +148,23 @@ class UserAdmin(PolicyAdmin):
 
     def _welcome(self, request: HttpRequest, user: User) -> None:
         """Owe the mail, and say whether it will be sent."""
-        send: Callable[[User], bool] = import_string(settings.WELCOME)
+        send: Callable[[User], str] = import_string(settings.WELCOME)
         if not user.email:
-            said = _("%s has no contact email address: no access was sent.") % user
+            why = _("there is no contact email address")
         elif not user.is_active:
-            said = _("%s is not active: no access was sent.") % user
-        elif not send(user):
-            said = _("System mail is not set up: no access was sent to %s.") % user
+            why = _("the user is not active")
         else:
+            why = send(user)
+        if not why:
             said = _("Access is sent to %s.") % user.email
             self.message_user(request, said, messages.SUCCESS)
             return
+        said = str(_("No access was sent to %(user)s: %(why)s.") % {"user": user, "why": why})
+        if not user.has_usable_password():
+            hint = _(
+                "Until you set a password on the user's page, or send access, it opens nothing."
+            )
+            said = f"{said} {hint}"
         self.message_user(request, said, messages.WARNING)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -115,7 +115,7 @@ class SystemMailAdmin(PolicyAdmin):
             not_set_up = _("System mail has no sender address: enter it first.")
             self.message_user(request, not_set_up, messages.ERROR)
             return
-        if post.send_now(notice):
+        if post.send_now(notice, is_last_try=True):
             self.message_user(request, _left(notice), messages.SUCCESS)
             return
         failed = {"to": recipient, "why": notice.error}

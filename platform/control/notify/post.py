@@ -9,18 +9,21 @@ Follows  style.md rule 7: the own path knows a repeat by its key; a copy by the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import F
+from django.db import Error, connection
+from django.db.models import Case, F, When
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
-from control.notify.choices import NoticeState
+from control.notify.choices import NoticeKind, NoticeState
 from control.notify.errors import NotSent, Undeliverable
 from control.notify.letters import Mail, write
 from control.notify.models import Notice, SystemMail
@@ -32,9 +35,14 @@ from mailcore.errors import SubmissionRefused
 from mailcore.ports import StoreUnavailable
 from mailcore.submission import parse_offer
 from mailio.intake import RequestKey
+from mailio.vault import VaultError
 
 TURN_S = 5.0
 AT_ONCE = 20
+# While one process waits for a relay that stalls, the others have jobs and alerts to work on.
+SEND_LOCK = 7_305_194_483
+# Somebody waits for these, and is not to wait behind a thousand alerts.
+ASKED_FOR = (NoticeKind.WELCOME, NoticeKind.PASSWORD)
 # Another process takes a notice over whose sender gave no word for this long.
 CLAIMED = timedelta(minutes=2)
 FIRST_RETRY = timedelta(seconds=10)
@@ -48,17 +56,37 @@ log = logging.getLogger(__name__)
 
 
 def send_due(*, turn_s: float = TURN_S) -> int:
-    """Send what is due, for about `turn_s`; return how many left."""
+    """Send what is due, for about `turn_s`, unless another process does; return how many left."""
+    with _alone() as is_alone:
+        return _send_due(turn_s) if is_alone else 0
+
+
+def _send_due(turn_s: float) -> int:
     deadline = time.monotonic() + turn_s
     due = Notice.objects.filter(state=NoticeState.WAITING, due_at__lte=timezone.now())
+    in_turn = due.order_by(Case(When(kind__in=ASKED_FOR, then=0), default=1), "due_at", "id")
     sent = 0
-    for number in list(due.order_by("due_at", "id").values_list("pk", flat=True)[:AT_ONCE]):
+    for number in list(in_turn.values_list("pk", flat=True)[:AT_ONCE]):
         notice = _claim(number, timezone.now())
         if notice is not None:
             sent += send_now(notice)
         if time.monotonic() >= deadline:
             break
     return sent
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[bool]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", (SEND_LOCK,))
+        (is_alone,) = cursor.fetchone()
+    try:
+        yield is_alone
+    finally:
+        if is_alone:
+            # A connection that broke has let go of it.
+            with contextlib.suppress(Error), connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", (SEND_LOCK,))
 
 
 def _claim(number: int, now: datetime) -> Notice | None:
@@ -68,7 +96,7 @@ def _claim(number: int, now: datetime) -> Notice | None:
     return Notice.objects.select_related("user", "alert").get(pk=number) if taken else None
 
 
-def send_now(notice: Notice) -> bool:
+def send_now(notice: Notice, *, is_last_try: bool = False) -> bool:
     """Try once and note what became of it; return whether it left."""
     row = SystemMail.objects.first()
     try:
@@ -79,7 +107,7 @@ def send_now(notice: Notice) -> bool:
     except Undeliverable as exc:
         _note_failure(notice, str(exc), is_final=True)
     except NotSent as exc:
-        _note_failure(notice, str(exc), is_final=False)
+        _note_failure(notice, str(exc), is_final=is_last_try)
     else:
         notice.state, notice.sent_at, notice.error = NoticeState.SENT, timezone.now(), ""
         notice.save(update_fields=["state", "sent_at", "error", "way", "message_id"])
@@ -99,17 +127,18 @@ def _note_failure(notice: Notice, reason: str, *, is_final: bool) -> None:
 
 
 def _send(row: SystemMail, notice: Notice) -> str:
+    mark = f"system.{notice.pk}.{notice.created_at:%Y%m%d%H%M%S}"
     with translation.override(notice.language):
         mail = write(
             letter_of(notice),
             sender=row.email,
             display_name=row.display_name,
             recipient=notice.recipient,
-            mark=f"system.{notice.pk}.{notice.created_at:%Y%m%d%H%M%S}",
+            mark=mark,
             language=notice.language,
         )
     if not row.relay_host:
-        return _send_own_path(row, mail, notice.key)
+        return _send_own_path(row, mail, mark)
     send_by_relay(_relay(row), mail)
     return ""
 
@@ -117,7 +146,10 @@ def _send(row: SystemMail, notice: Notice) -> str:
 def _relay(row: SystemMail) -> Relay:
     password = ""
     if row.relay_login and has_secret(row.secret_ref):
-        password = get_secret(row.secret_ref).decode()
+        try:
+            password = get_secret(row.secret_ref).decode()
+        except VaultError as exc:
+            raise NotSent(_("the relay's password cannot be opened: %s") % exc) from exc
     configured = settings.POSTFLEET
     return Relay(
         host=row.relay_host,
@@ -131,7 +163,7 @@ def _relay(row: SystemMail) -> Relay:
     )
 
 
-def _send_own_path(row: SystemMail, mail: Mail, key: str) -> str:
+def _send_own_path(row: SystemMail, mail: Mail, mark: str) -> str:
     """Hand the mail in as any program would; return its message ID."""
     if row.account_id is None:
         raise NotSent(_("no account is named that sends system mail"))
@@ -146,13 +178,13 @@ def _send_own_path(row: SystemMail, mail: Mail, key: str) -> str:
         "priority": True,
         "sender": row.sender_id,
     }
-    # By what it is about, not by its words: a link in it is another each time.
-    hashed = hashlib.sha256(key.encode()).digest()
+    # By its mark, not by its words: a link in it is another each time.
+    hashed = hashlib.sha256(mark.encode()).digest()
     try:
         outcome = submit_one(
             parse_offer(body),
             account_id=row.account_id,
-            key=RequestKey(row.account_id, f"system-mail:{key}", hashed),
+            key=RequestKey(row.account_id, f"system-mail:{mark}", hashed),
         )
     except SubmissionRefused as exc:
         raise NotSent("; ".join(f"{p.pointer}: {p.detail}" for p in exc.problems)) from exc

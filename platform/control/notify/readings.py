@@ -23,7 +23,7 @@ from control.jobs.models import Job
 from control.mailboxes.models import Mailbox
 from control.mailboxes.models import Reading as MailboxReading
 from control.mta.models import Isp
-from control.notify.choices import AlertKind, NoticeState
+from control.notify.choices import AlertKind, NoticeKind, NoticeState
 from control.notify.decide import Reading
 from control.notify.models import AlertRule, Notice
 from control.policy.selectors import fleet_state
@@ -179,6 +179,7 @@ def _disks(_rule: AlertRule, _now: datetime) -> Sequence[Reading]:
 
 def _system_mail(_rule: AlertRule, now: datetime) -> Sequence[Reading]:
     recent = Notice.objects.filter(created_at__gt=now - MAIL_LOOKED_BACK)
+    recent = recent.exclude(kind=NoticeKind.TEST)  # whoever sent it has been told
     bad = recent.filter(state=NoticeState.FAILED) | recent.filter(
         state=NoticeState.WAITING, tries__gte=TRIES_UNTIL_STUCK
     )

@@ -7,10 +7,13 @@ Raises   ValidationError for a NOREPLY_MAILER that is none, naming the field
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -25,6 +28,8 @@ from control.secrets import put_secret
 
 # Whoever asks for a lost password again within this time gets the mail that is under way.
 ASK_AGAIN_S = 600
+# A test is sent by the page that makes it, which has to be done in this time.
+SENT_HERE = timedelta(minutes=2)
 _WORDS = {
     str: _("a text is needed"),
     int: _("a number is needed"),
@@ -72,8 +77,9 @@ def owe(
     key: str,
     user: User | None = None,
     alert: Alert | None = None,
+    due_in: timedelta = timedelta(),
 ) -> Notice | None:
-    """Store a mail to be sent soon; None if there is one of this key, or no way to send any."""
+    """Store a mail to be sent soon, once for a key, and return it; None: no way to send any."""
     if not recipient or not is_set_up():
         return None
     notice = Notice(
@@ -83,40 +89,67 @@ def owe(
         language=user.language if user is not None else "en",
         user=user,
         alert=alert,
-        due_at=timezone.now(),
+        due_at=timezone.now() + due_in,
     )
     Notice.objects.bulk_create([notice], ignore_conflicts=True)
     return Notice.objects.filter(key=key).first()
 
 
-def welcome(user: User) -> bool:
-    """Owe a user the mail with the link that sets a password; a double click makes one mail."""
-    key = f"welcome:{user.pk}:{timezone.now():%Y%m%d%H%M}"
-    return owe(NoticeKind.WELCOME, user.email, key=key, user=user) is not None
+def no_links_because() -> str:
+    """Return why no mail with a link can be sent; nothing if one can."""
+    if not is_set_up():
+        return str(_("System mail is not set up"))
+    if not settings.PUBLIC_URL:
+        return str(_("PUBLIC_URL is not set, so there is no link to send"))
+    return ""
+
+
+def welcome(user: User) -> str:
+    """Owe a user the mail with the link that sets a password; a double click makes one mail.
+    Return why none can be sent, or nothing."""
+    if why := no_links_because():
+        return why
+    key = f"welcome:{_about(user)}:{timezone.now():%Y%m%d%H%M}"
+    owe(NoticeKind.WELCOME, user.email, key=key, user=user)
+    return ""
 
 
 def lost_password(name: str) -> int:
     """Owe everybody of this login or address the mail with the link; return to how many."""
+    if no_links_because():
+        return 0
     turn = int(timezone.now().timestamp()) // ASK_AGAIN_S
     users = User.objects.filter(Q(username__iexact=name) | Q(email__iexact=name), is_active=True)
     owed = [
-        owe(NoticeKind.PASSWORD, user.email, key=f"password:{user.pk}:{turn}", user=user)
+        owe(NoticeKind.PASSWORD, user.email, key=f"password:{_about(user)}:{turn}", user=user)
         for user in users.exclude(email="")[:20]
     ]
     return sum(notice is not None for notice in owed)
 
 
+def _about(user: User) -> str:
+    """Return whom a key is about: whoever gets another address is owed another mail."""
+    return f"{user.pk}:{hashlib.sha256(user.email.encode()).hexdigest()[:16]}"
+
+
 def test_message(recipient: str) -> Notice | None:
-    """Owe a test message; None while system mail has no sender address."""
-    return owe(NoticeKind.TEST, recipient, key=f"test:{timezone.now().timestamp()}")
+    """Owe a test message that the caller sends; None while there is no sender address. Workers
+    leave it alone meanwhile."""
+    key = f"test:{timezone.now().timestamp()}"
+    return owe(NoticeKind.TEST, recipient, key=key, due_in=SENT_HERE)
 
 
 def try_again(notices: QuerySet[Notice]) -> int:
-    """Have those that have not left tried again, with a day of patience; return how many."""
+    """Have those that have not left tried again; return how many.
+
+    One that was given up begins anew, with a day of patience and as a message of its own: under
+    the old mark our own queue would only tell again what became of it.
+    """
     now = timezone.now()
-    return notices.exclude(state=NoticeState.SENT).update(
-        state=NoticeState.WAITING, due_at=now, created_at=now, tries=0
-    )
+    given_up = notices.filter(state=NoticeState.FAILED)
+    waiting = notices.filter(state=NoticeState.WAITING)
+    count = waiting.update(due_at=now, tries=0)
+    return count + given_up.update(state=NoticeState.WAITING, due_at=now, created_at=now, tries=0)
 
 
 def operators() -> list[str]:
@@ -180,4 +213,6 @@ def _read(text: str) -> dict[str, Any]:
     for name in ("server", "email"):
         if not given.get(name):
             raise ValidationError(_("%s is missing") % name)
+    if given.get("login") and not given.get("pass"):
+        raise ValidationError(_("pass: give the password of this login"))
     return given

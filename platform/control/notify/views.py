@@ -43,5 +43,5 @@ class LostPasswordView(FormView):  # type: ignore[type-arg]
         return {
             **shown,
             "title": _("Lost password"),
-            "is_set_up": services.is_set_up(),
+            "is_set_up": not services.no_links_because(),
         }

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.conf import settings
 from django.test import Client
 from django.utils import timezone
 
@@ -176,6 +177,32 @@ def test_without_system_mail_a_user_is_made_and_the_operator_is_told(
     assert "System mail is not set up" in answer.content.decode()
     assert User.objects.filter(username="ann").exists()
     assert not Notice.objects.exists()
+
+
+def test_a_user_without_a_password_who_gets_no_mail_is_said_to_need_one(
+    relay: Taken, panel: Client
+) -> None:
+    settings.PUBLIC_URL = ""
+    form = form_of(panel, page(User, "add/")) | {"username": "ann", "email": "ann@example.com"}
+    answer = panel.post(page(User, "add/"), form, follow=True).content.decode()
+    assert "No access was sent to ann: PUBLIC_URL is not set" in answer
+    assert "Until you set a password on the user" in answer
+    assert not Notice.objects.exists()
+    assert "manage.py reset_password" in Client().get(LOST).content.decode()
+
+    ann = User.objects.get(username="ann")
+    send(panel, page(User, f"{ann.pk}/change/"), new_password=PASSWORD)
+    assert Client().login(username="ann", password=PASSWORD)
+
+
+def test_a_user_whose_address_is_mended_gets_another_mail_at_once(
+    relay: Taken, invited: User, panel: Client
+) -> None:
+    with time_machine.travel(timezone.now(), tick=False):
+        User.objects.update(email="anne@example.com")
+        panel.post(page(User), {"action": "send_welcome", "_selected_action": [str(invited.pk)]})
+        post.send_due()
+    assert [to for _from, to in relay.envelopes] == [["anne@example.com"]]
 
 
 # --- a lost password ------------------------------------------------------------------------------

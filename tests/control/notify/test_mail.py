@@ -7,17 +7,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from django.conf import settings
 from django.contrib.messages import get_messages
 from django.core.exceptions import ValidationError
+from django.db import connection
+from django.db.models import F
 from django.test import Client
 from django.utils import timezone
 
+from control.accounts.models import User
 from control.audit.models import AuditEntry
 from control.notify import post, services
-from control.notify.choices import NoticeKind, NoticeState
-from control.notify.models import Notice, SystemMail
+from control.notify.choices import AlertKind, NoticeKind, NoticeState
+from control.notify.models import AlertRule, Notice, SystemMail
+from control.notify.readings import PROBES
 from control.secrets import get_secret
 from lab.certificate import server_context
 from mailcore.events import recipient_hash
@@ -37,7 +42,7 @@ def tls(tmp_path: Path) -> ssl.SSLContext:
 
 
 def owe_test() -> Notice:
-    notice = services.test_message("ann@example.com")
+    notice = services.owe(NoticeKind.TEST, "ann@example.com", key="test")
     assert notice is not None
     return notice
 
@@ -172,6 +177,42 @@ def test_in_the_lab_no_relay_elsewhere_is_spoken_to(rows: SystemMail) -> None:
     assert "in the lab nothing leaves" in state().error
 
 
+def test_while_one_process_sends_the_others_have_time_for_other_work(
+    relay: Taken, database_url: str
+) -> None:
+    owe_test()
+    other = psycopg2.connect(database_url)
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", (post.SEND_LOCK,))
+        assert post.send_due() == 0
+    finally:
+        other.close()
+    due_now()
+    assert post.send_due() == 1
+
+
+def test_who_waits_for_a_link_does_not_wait_behind_a_thousand_alerts(relay: Taken) -> None:
+    for number in range(post.AT_ONCE + 1):
+        services.owe(NoticeKind.TEST, "ops@example.com", key=f"alert:{number}")
+    user = User.objects.create_user("ann", email="ann@example.com")
+    assert services.lost_password("ann") == 1
+    post.send_due(turn_s=0)
+    assert relay.envelopes == [("postfleet@acme.test", [user.email])]
+
+
+def test_a_password_sealed_with_a_key_that_is_gone_is_said_and_stops_nothing(
+    relay: Taken, rows: SystemMail
+) -> None:
+    SystemMail.objects.update(relay_login="ann")
+    services.store_password(rows, PASSWORD)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE vault_secret SET value = replace(value, ':1:', ':9:')")
+    owe_test()
+    assert post.send_due() == 0
+    assert "password cannot be opened" in state().error
+
+
 # --- our own path ---------------------------------------------------------------------------------
 
 
@@ -226,6 +267,11 @@ def test_a_stopped_recipient_is_given_up_with_the_reason(api: Api, rows: SystemM
     assert state().state == NoticeState.FAILED
     assert state().error == "ann@example.com is on a stop list: hard_bounce"
 
+    api.query("DELETE FROM stop_entry")
+    services.try_again(Notice.objects.all())
+    Notice.objects.update(created_at=F("created_at") + timedelta(seconds=1))
+    assert post.send_due() == 1
+
 
 # --- the page -------------------------------------------------------------------------------------
 
@@ -249,6 +295,23 @@ def test_the_test_message_says_what_happened(rows: SystemMail, panel: Client, ma
         assert f"127.0.0.1:{relay.port} has taken" in press_test(panel, rows)
     assert relay.envelopes[0][1] == ["m@example.com"]
     assert "did not leave" in press_test(panel, rows)
+    assert PROBES[AlertKind.SYSTEM_MAIL](AlertRule.objects.all()[0], timezone.now()) == []
+
+
+def test_a_test_message_is_sent_by_the_page_alone_and_once(
+    relay: Taken, rows: SystemMail, panel: Client, master: Any
+) -> None:
+    notice = services.test_message("ann@example.com")
+    assert notice is not None
+    assert post.send_due() == 0
+    with taking() as gone:
+        port = gone.port
+    SystemMail.objects.update(relay_port=port)
+    assert not post.send_now(notice, is_last_try=True)
+    SystemMail.objects.update(relay_port=relay.port)
+    due_now()
+    assert post.send_due() == 0
+    assert relay.contents == []
 
 
 def test_a_way_that_leads_nowhere_is_refused_with_the_field(
@@ -291,6 +354,7 @@ def test_noreply_mailer_fills_the_row_once_and_the_panel_has_the_word_from_then_
         ("{", "no JSON"),
         ("[]", "no JSON object"),
         ('{"server": "x"}', "email is missing"),
+        ('{"server": "x", "email": "a@x.test", "login": "l"}', "pass: give the password"),
         ('{"server": "x", "email": "a@x.test", "port": "25"}', "port: a number"),
         ('{"server": "x", "email": "a@x.test", "ssl": true}', "no field 'ssl'"),
         ('{"server": "x", "email": "a@x.test", "port": 70000}', "port: Ensure"),
