@@ -96,11 +96,16 @@ SELECT {columns(row="c", lane="l")}
  ORDER BY c.due_at, c.id
 """  # noqa: S608 (constants of this package)
 
-# Ends are true whatever became of the claim; only those who wait again are fenced. `state + 0`
+# Ends are true whatever became of the claim, and a row that was purged meanwhile must not come back
+# (looked for only if a row was missing); only those who wait again are fenced. `state + 0`
 # keeps the planner off the index of all leased rows: by id is the only sensible way.
 SETTLE = f"""
 WITH finished AS MATERIALIZED (
     DELETE FROM ledger_row WHERE id = ANY ($1::bigint[]) RETURNING lane_id, state
+), not_undone AS (
+    DELETE FROM queue_undo
+     WHERE row_id = ANY ($1::bigint[])
+       AND (SELECT count(*) FROM finished) < cardinality($1::bigint[])
 ), deferred AS MATERIALIZED (
     UPDATE ledger_row r
        SET state = d.state, incarnation = NULL, attempt = r.attempt + d.counts,

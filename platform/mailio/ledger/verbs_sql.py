@@ -121,8 +121,8 @@ END = f"""
 WITH gone AS MATERIALIZED (
     DELETE FROM ledger_row WHERE id = ANY ($1::bigint[]) RETURNING *
 ), saved AS (
-    INSERT INTO queue_undo (job_id, {_OF_LANE}, state, {_OF_ROW})
-    SELECT $2::bigint, {_named("l", _OF_LANE)}, g.state, {_named("g", _OF_ROW)}
+    INSERT INTO queue_undo (job_id, row_id, {_OF_LANE}, state, {_OF_ROW})
+    SELECT $2::bigint, g.id, {_named("l", _OF_LANE)}, g.state, {_named("g", _OF_ROW)}
       FROM gone g JOIN ledger_lane l ON l.id = g.lane_id
      WHERE $2::bigint IS NOT NULL
 ), delta AS MATERIALIZED (
@@ -172,6 +172,7 @@ SELECT {columns(row="u", lane="u")}, statement_timestamp()
 
 # $2 is the time by which the events were written: what has outlived its lifetime stays purged. A
 # hold may have ended since, so a parked row goes back to routing, which parks it again if need be.
+# The number is the old one: what a process that was thought dead delivered ends it all the same.
 RESTORE = f"""
 WITH gone AS MATERIALIZED (
     DELETE FROM queue_undo WHERE id = ANY ($1::bigint[]) RETURNING *
@@ -192,8 +193,8 @@ WITH gone AS MATERIALIZED (
            touch_no = l.touch_no + 1, used_at = statement_timestamp()
     RETURNING id AS lane_id, {LANE_KEY}
 ), stored AS (
-    INSERT INTO ledger_row (lane_id, state, {_OF_ROW})
-    SELECT lane.lane_id, b.state, b.recipient_no, b.attempt, b.claim_no + 1, b.again_at,
+    INSERT INTO ledger_row (id, lane_id, state, {_OF_ROW}) OVERRIDING SYSTEM VALUE
+    SELECT b.row_id, lane.lane_id, b.state, b.recipient_no, b.attempt, b.claim_no + 1, b.again_at,
            b.accepted_at, b.expires_at, b.message_id, b.content_segment, b.content_offset,
            b.content_length, b.content_crc, b.pinned_source_id, b.unrouted_domain, b.recipient,
            b.reverse_path, b.header_from, b.message_id_header, b.custom,

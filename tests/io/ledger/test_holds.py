@@ -372,11 +372,12 @@ async def test_parking_and_accepting_take_lanes_in_one_order(
 def test_undo_records_are_kept_for_their_time(dsn: str, chores: LedgerUpkeep) -> None:
     query("TRUNCATE queue_undo")
     query(
-        "INSERT INTO queue_undo (job_id, saved_at, sender_id, account_id, campaign_id, mail_class,"
-        " site, tls_need, isp_id, state, recipient_no, attempt, claim_no, due_at, accepted_at,"
-        " expires_at, message_id, content_segment, content_offset, content_length, content_crc,"
-        " recipient, reverse_path, header_from, message_id_header, custom, reason, last_reply)"
-        " SELECT n, now() - n * interval '1 s', 1, 1, 0, 1, '', 0, 0, 0, 0, 0, 0, now(), now(),"
+        "INSERT INTO queue_undo (job_id, row_id, saved_at, sender_id, account_id, campaign_id,"
+        " mail_class, site, tls_need, isp_id, state, recipient_no, attempt, claim_no, due_at,"
+        " accepted_at, expires_at, message_id, content_segment, content_offset, content_length,"
+        " content_crc, recipient, reverse_path, header_from, message_id_header, custom,"
+        " reason, last_reply)"
+        " SELECT n, n, now() - n * interval '1 s', 1, 1, 0, 1, '', 0, 0, 0, 0, 0, 0, now(), now(),"
         " now(), gen_random_uuid(), 0, 0, 0, 0, 'a@b.test', '', '', '', '', 'new', ''"
         " FROM generate_series(0, 4999) AS n"
     )

@@ -18,13 +18,13 @@ from tests.io.ledger.world import ends as settlement_that_ends
 POINTERS = "SELECT content_segment, content_offset FROM {} ORDER BY id"
 UNDO = """
 INSERT INTO queue_undo (
-    job_id, sender_id, account_id, campaign_id, mail_class, site, tls_need, isp_id, state,
+    job_id, row_id, sender_id, account_id, campaign_id, mail_class, site, tls_need, isp_id, state,
     recipient_no, attempt, claim_no, due_at, accepted_at, expires_at, message_id, content_segment,
     content_offset, content_length, content_crc, recipient, reverse_path, header_from,
     message_id_header, custom, reason, last_reply)
-SELECT 1, 1, 1, 0, 1, '', 0, 0, 0, recipient_no, attempt, claim_no, due_at, accepted_at, expires_at,
-       message_id, content_segment, content_offset, content_length, content_crc, recipient,
-       reverse_path, header_from, message_id_header, custom, reason, last_reply
+SELECT 1, id, 1, 1, 0, 1, '', 0, 0, 0, recipient_no, attempt, claim_no, due_at, accepted_at,
+       expires_at, message_id, content_segment, content_offset, content_length, content_crc,
+       recipient, reverse_path, header_from, message_id_header, custom, reason, last_reply
   FROM ledger_row {}
 """
 

@@ -15,6 +15,7 @@ from mailcore.rowfilter import RowFilter
 from mailio.ledger.accept import Acceptor
 from mailio.ledger.delivery import PgLedger
 from mailio.ledger.scan import Meant, Position
+from mailio.ledger.upkeep import LedgerUpkeep
 from mailio.ledger.verbs import QueueVerbs, VerbStep
 from tests.io.ledger import world
 from tests.io.ledger.verbs import (
@@ -276,6 +277,32 @@ async def test_an_undone_purge_leaves_the_queue_as_it_was_and_the_accounting_eve
         ("undo", "250 2.0.0 restored by ann")
     }
     assert undo(verbs) == (0, 0)
+    world.assert_counts_agree()
+
+
+@pytest.mark.parametrize("is_undone_first", [True, False])
+async def test_mail_a_worker_thought_dead_delivered_is_not_sent_again_after_an_undo(
+    acceptor: Acceptor,
+    ledger: PgLedger,
+    incarnation: int,
+    verbs: QueueVerbs,
+    dsn: str,
+    is_undone_first: bool,
+) -> None:
+    accept(acceptor, *(message(f"{n}@d{n}.test") for n in range(3)))
+    rows = await claim_all(ledger, incarnation)
+    chores = LedgerUpkeep(dsn)
+    assert chores.reclaim(incarnation) == 3
+    chores.close()
+    assert purge(verbs).changed == 3
+    if is_undone_first:
+        assert undo(verbs) == (3, 0)
+    await ledger.settle(waits(rows[1:]))  # only ends are true whatever became of the claim
+    await ledger.settle(ends(rows[:1]))
+    assert undo(verbs) == ((0, 0) if is_undone_first else (2, 0))
+    assert query("SELECT id, claim_no, reason FROM ledger_row ORDER BY id") == [
+        (row.id, row.claim_no + 1, "reclaimed") for row in rows[1:]
+    ]
     world.assert_counts_agree()
 
 

@@ -32,6 +32,7 @@ CREATE INDEX ledger_row_unrouted_due ON ledger_row (due_at, unrouted_domain)
 CREATE TABLE queue_undo (
     id                bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     job_id            bigint NOT NULL,
+    row_id            bigint NOT NULL,               -- the number it had, and will have again
     saved_at          timestamptz NOT NULL DEFAULT statement_timestamp(),
     sender_id         integer NOT NULL,
     account_id        integer NOT NULL,
@@ -63,6 +64,7 @@ CREATE TABLE queue_undo (
     last_reply        text NOT NULL
 );
 CREATE INDEX queue_undo_job ON queue_undo (job_id, id);
+CREATE INDEX queue_undo_row ON queue_undo (row_id);
 CREATE INDEX queue_undo_segment ON queue_undo USING brin (content_segment)
     WITH (pages_per_range = 32, autosummarize = on);
 CREATE INDEX queue_undo_age ON queue_undo USING brin (saved_at)
