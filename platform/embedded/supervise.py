@@ -36,6 +36,8 @@ FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 STEADY_AFTER_S = 60.0
 PROBE_EVERY_S = 0.03
+# A handler of a signal may set an event, and must not notify a condition.
+LOOK_IF_ASKED_S = 0.2
 
 log = logging.getLogger("embedded")
 
@@ -51,12 +53,15 @@ class Supervisor:
         on_start: Callable[[str, ProcessId], None] | None = None,
         stop_in_order: bool = True,
         first_backoff_s: float = FIRST_BACKOFF_S,
+        asked: threading.Event | None = None,
     ) -> None:
         self._log_dir = log_dir
         self._say_to = say or log.warning
         self._on_start = on_start
         self._stop_in_order = stop_in_order
         self._first_backoff_s = first_backoff_s
+        # Set by whoever wants an end: `start` waits no longer then.
+        self._asked = asked or threading.Event()
         self._slots: dict[str, Slot] = {}
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -178,7 +183,9 @@ class Supervisor:
                 if left <= 0:
                     reason = f"not ready within {child.ready_timeout_s:g} s{run.probe_fault}"
                     raise StartError(child.name, reason, tail(slot.log))
-                self._changed.wait(left)
+                if self._asked.is_set():
+                    raise StartError(child.name, "it was to end before it was ready", "")
+                self._changed.wait(min(left, LOOK_IF_ASKED_S))
             if slot.state is not ChildState.RUNNING or slot.run is not run:
                 raise StartError(child.name, f"it {run.how_it_ended()}", tail(slot.log))
 

@@ -159,6 +159,21 @@ def rotate(cursor: Cursor, ring: KeyRing) -> int:
     return changed
 
 
+def sealed_otherwise(cursor: Cursor, ring: KeyRing) -> list[str]:
+    """Return why each value does not open that this ring does not open."""
+    cursor.execute("SELECT to_regclass('vault_secret') IS NOT NULL")
+    if not cursor.fetchone()[0]:
+        return []
+    cursor.execute("SELECT ref, value FROM vault_secret ORDER BY ref")
+    faults = []
+    for ref, value in cursor.fetchall():
+        try:
+            ring.open(ref, value)
+        except VaultError as exc:
+            faults.append(str(exc))
+    return faults
+
+
 # --- for workers ----------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from control.management.fleet.desk import Desk, ask
 from control.management.fleet.envfile import joined, read_env_file
-from control.management.fleet.house import FleetError, House
+from control.management.fleet.house import FleetError, House, check_unused
 from control.management.fleet.overview import Overview, ProcessLine, fields_of, read_overview
 from control.management.fleet.own import run
 from control.management.fleet.processes import Listen, names_of, specs_of, usual_names
@@ -157,8 +157,9 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         ("NODE", "A_b", "lower-case"),
         ("MODE", "test", "neither lab nor live"),
         ("FLOWER_BASIC_AUTH", SECRET, "is not user:password"),
-        ("FLOWER_BROKER_API", f"http://u:{SECRET}@127.0.0.1:1/api/", "refused"),
-        ("FLOWER_BROKER_API", f"http://u:{SECRET}@127.0.0.1:1/", "/api/"),
+        ("FLOWER_BROKER_API", f"http://u:{SECRET}@127.0.0.1:1/api/", "does not read %XX"),
+        ("FLOWER_BROKER_API", "http://u:zzz@127.0.0.1:1/api/", "refused"),
+        ("FLOWER_BROKER_API", "http://u:zzz@127.0.0.1:1/", "/api/"),
         ("FLOWER_LISTEN", "nowhere", "address:port"),
         ("PUBLIC_URL", "panel.example.com", "https://"),
     ],
@@ -199,6 +200,18 @@ def test_an_address_that_is_taken_is_named() -> None:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         found = {one.variable: one for one in survey({"WEB_LISTEN": where}, ("web",))}
     assert f"{where} cannot be listened on" in found["WEB_LISTEN"].text
+
+
+def test_a_directory_in_which_a_fleet_runs_is_refused_and_one_that_a_killed_one_left_is_not(
+    tmp_path: Path,
+) -> None:
+    check_unused(tmp_path)
+    house = House(tmp_path, "live", environ={"SECRET_KEYS": KEYS})
+    house.claim()
+    with pytest.raises(FleetError, match="a fleet runs in"):
+        check_unused(tmp_path)
+    house.release()
+    check_unused(tmp_path)
 
 
 def test_the_key_ring_of_the_environment_is_used_and_none_is_drawn(tmp_path: Path) -> None:

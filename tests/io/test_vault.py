@@ -87,6 +87,21 @@ def test_rotation_seals_what_an_older_key_had_sealed(dsn: str) -> None:
     connection.close()
 
 
+def test_secrets_that_a_ring_does_not_open_are_named_before_anybody_needs_them(dsn: str) -> None:
+    put(dsn, "old", SECRET, {1: KEYS[1]})
+    put(dsn, "new", b"other", KEYS)
+    connection = psycopg2.connect(dsn)
+    with connection, connection.cursor() as cursor:
+        assert vault.sealed_otherwise(cursor, KeyRing(KEYS)) == []
+        (lacks,) = vault.sealed_otherwise(cursor, KeyRing({2: KEYS[2]}))
+        assert lacks == "secret old: sealed with key 1, which SECRET_KEYS lacks"
+        (other,) = vault.sealed_otherwise(cursor, KeyRing({1: b"z" * 32, 2: KEYS[2]}))
+        assert "key 1 does not open it" in other
+        cursor.execute("DROP TABLE vault_secret")
+        assert vault.sealed_otherwise(cursor, KeyRing(KEYS)) == []
+    connection.close()
+
+
 async def test_a_worker_reads_a_secret_and_a_replaced_one_when_its_time_is_up(dsn: str) -> None:
     put(dsn, "ref", SECRET, KEYS)
     keeping, asking = PgVault(dsn, KEYS), PgVault(dsn, KEYS, cache_s=0.0)

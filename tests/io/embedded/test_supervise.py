@@ -5,6 +5,7 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,23 @@ def test_one_that_is_never_ready_is_an_error_at_the_deadline(supervisor: Supervi
     supervisor.add("web", SLEEP, ENV, ready=lambda: False, ready_timeout_s=0.2)
     with pytest.raises(StartError, match=r"web did not start: not ready within 0\.2 s"):
         supervisor.start()
+
+
+def test_whoever_is_asked_to_end_does_not_wait_for_the_deadline(tmp_path: Path) -> None:
+    asked = threading.Event()
+    keeper = Supervisor(tmp_path, asked=asked)
+
+    def is_ready() -> bool:
+        asked.set()
+        return False
+
+    keeper.add("web", SLEEP, ENV, ready=is_ready, ready_timeout_s=600)
+    try:
+        with pytest.raises(StartError, match="it was to end before it was ready"):
+            keeper.start()
+    finally:
+        keeper.stop()
+    assert keeper.pids() == {}
 
 
 def test_a_probe_that_fails_is_told_and_does_not_end_the_watch(supervisor: Supervisor) -> None:

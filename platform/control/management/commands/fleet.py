@@ -80,7 +80,7 @@ class Command(BaseCommand):
             self._say("not checked: resolver, outgoing port 25, PTR record")
         house = House(var_dir or TOP / "var" / mode, mode)
         self._banner(mode)
-        with Fleet(house, say=self._say) as fleet:
+        with Fleet(house, say=self._say, asked=asked) as fleet:
             if mode == "lab":
                 self._first_campaign(fleet, asked)
             self._addresses(fleet, house)
@@ -124,7 +124,7 @@ class Command(BaseCommand):
         var_dir = Path(tempfile.mkdtemp(prefix="demo-", dir=base))
         self._banner("lab")
         began = time.monotonic()
-        with Fleet(House(var_dir, "lab"), say=self._say) as fleet:
+        with Fleet(House(var_dir, "lab"), say=self._say, asked=asked) as fleet:
             demo = Demo(
                 fleet, messages=messages, with_kill=with_kill, say=self._say, show=self._show
             )

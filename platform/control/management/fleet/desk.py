@@ -139,6 +139,8 @@ def ask(var_dir: Path, verb: str, *, name: str = "") -> dict[str, Any]:
                 answer: dict[str, Any] = json.loads(stream.readline(LINE_BYTES))
         except TimeoutError as exc:
             raise FleetError(f"the fleet in {var_dir} does not answer") from exc
+        except PermissionError as exc:
+            raise FleetError(f"{var_dir / 'run'} is closed to this user: ask as its owner") from exc
         except (OSError, ValueError) as exc:
             raise FleetError(f"no fleet is up in {var_dir}") from exc
     if "error" in answer:

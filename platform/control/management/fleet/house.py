@@ -1,6 +1,7 @@
 """What a private installation keeps in its var/ directory.
 
-Gives    House: environment(), write_environment(), password(), claim(), release()
+Gives    House: environment(), write_environment(), password(), claim(), release();
+         check_unused(), which refuses a directory in which a fleet runs
 Takes    the var directory, the mode; for a fleet on services of its own the environment that was
          checked, else the process's
 Raises   FleetError when the directory belongs to an installation of the other mode, cannot be
@@ -22,9 +23,35 @@ from pathlib import Path
 from control.environment import ENV_FILE
 from control.environment import TOP as TOP
 
+LOCK = Path("run") / "fleet.lock"
+
 
 class FleetError(Exception):
     """The fleet cannot start; the text says why and what to do."""
+
+
+def check_unused(var_dir: Path) -> None:
+    """Refuse a directory whose lock a fleet holds; touch nothing."""
+    try:
+        fd = os.open(var_dir / LOCK, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _in_use(var_dir) from None
+    finally:
+        os.close(fd)
+
+
+def _in_use(var_dir: Path) -> FleetError:
+    try:
+        lines = (var_dir / ENV_FILE).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    urls = [line.partition("=")[2] for line in lines if line.startswith("PUBLIC_URL=")]
+    where = f", its panel is {urls[0].rstrip('/')}/panel/" if urls else ""
+    return FleetError(f"a fleet runs in {var_dir} already{where}; stop it first")
 
 
 class House:
@@ -55,16 +82,14 @@ class House:
 
     def claim(self) -> None:
         """Be the one fleet of this directory until `release`, or until this process ends."""
-        path = self.var_dir / "run" / "fleet.lock"
+        path = self.var_dir / LOCK
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
-            raise FleetError(
-                f"a fleet runs in {self.var_dir} already{self._where()}; stop it first with Ctrl-C"
-            ) from None
+            raise _in_use(self.var_dir) from None
         self._lock_fd = fd
 
     def release(self) -> None:
@@ -72,14 +97,6 @@ class House:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
-
-    def _where(self) -> str:
-        try:
-            lines = (self.var_dir / ENV_FILE).read_text(encoding="utf-8").splitlines()
-        except OSError:
-            return ""
-        urls = [line.partition("=")[2] for line in lines if line.startswith("PUBLIC_URL=")]
-        return f", its panel is {urls[0]}/panel/" if urls else ""
 
     def password(self, name: str) -> str:
         """Return a generated password of this installation, the same each time."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -33,6 +34,8 @@ from embedded.stack import Stack
 from embedded.supervise import Supervisor
 from lab.world import WORLDS
 from mailcore.ports import StoreUnavailable
+from mailio.ledger.leader import Leadership
+from mailio.ledger.pool import Session
 from mailio.shaper import RedisShaper
 from mailio.stats import open_statistics
 
@@ -40,6 +43,7 @@ WEB_PORT = 8025
 FLOWER_PORT = 8555
 # A machine that starts much at once is slow, which is no fault of a process.
 READY_S = 120.0
+TURN_POLL_S = 0.5
 LAB_WORLD = "wide"
 
 
@@ -79,6 +83,7 @@ class Fleet:
         say: Callable[[str], None],
         world: str = LAB_WORLD,
         form: Form = EMBEDDED,
+        asked: threading.Event | None = None,
     ) -> None:
         self._house = house
         self._form = form
@@ -89,21 +94,23 @@ class Fleet:
         self._logs = house.var_dir / "log"
         self._ports = Ports()
         self._stack = Stack(house.var_dir, house.environ, say=say)
-        self._lab = Supervisor(self._logs, say=say)
-        self._processes = Supervisor(self._logs, say=say, stop_in_order=False)
+        self._asked = asked or threading.Event()
+        self._lab = Supervisor(self._logs, say=say, asked=self._asked)
+        self._processes = Supervisor(self._logs, say=say, stop_in_order=False, asked=self._asked)
         self._desk = Desk(house.var_dir, self)
         self._began = time.monotonic()
         self.environment: dict[str, str] = {}
         self.addresses = Addresses("", "", "", 0)
 
     def start(self) -> None:
-        """Start all; return when each is ready."""
+        """Start all; return when each is ready. KeyboardInterrupt if `asked` to end before."""
         self._began = time.monotonic()
         self._house.claim()
         try:
             self._settle_in()
             if self._form.migrates:
                 self._migrate()
+            self._go_on()
             for spec in specs_of(self._names, self.environment, web=self._web, flower=self._flower):
                 self._add(spec)
             # Flower asks who reads which queue once, at its start: all must be there to answer.
@@ -112,11 +119,17 @@ class Fleet:
             self._desk.open()
         except (EmbeddedError, StoreUnavailable) as exc:
             self.stop()
+            self._go_on()
             raise FleetError(str(exc)) from exc
         except BaseException:
             self.stop()
             raise
         self._say(f"all up after {time.monotonic() - self._began:.1f} s")
+
+    def _go_on(self) -> None:
+        """End as at Ctrl-C if somebody asked for it meanwhile."""
+        if self._asked.is_set():
+            raise KeyboardInterrupt
 
     def stop(self) -> None:
         """Stop all: who delivers first, the stores last."""
@@ -168,9 +181,8 @@ class Fleet:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=300,
             check=False,
-            # Ctrl-C is for us: a migration is not to be cut in two.
+            # Ctrl-C is for us: a migration is not to be cut in two, however long it takes.
             start_new_session=True,
         )
         if done.returncode:
@@ -213,9 +225,21 @@ class Fleet:
         )
 
     def _migrate(self) -> None:
-        self.manage("migrate", "--verbosity", "0")
-        self._migrate_statistics()
-        self.manage("seed", *(["--lab"] if self._house.mode == "lab" else []))
+        """Bring the database to this release, one node at a time."""
+        session = Session(self.environment["DATABASE_URL"], role="migrate")
+        try:
+            leadership, is_told = Leadership(session), False
+            while not leadership.take("migrate"):
+                if not is_told:
+                    self._say("another node prepares the database: waiting for it")
+                    is_told = True
+                self._asked.wait(TURN_POLL_S)
+                self._go_on()
+            self.manage("migrate", "--verbosity", "0")
+            self._migrate_statistics()
+            self.manage("seed", *(["--lab"] if self._house.mode == "lab" else []))
+        finally:
+            session.close()
 
     def _migrate_statistics(self) -> None:
         statistics = open_statistics(self.environment["CLICKHOUSE_URL"])

@@ -25,20 +25,20 @@ import psycopg2
 from control.management.fleet import doctor
 from control.management.fleet.desk import ask
 from control.management.fleet.envfile import joined
-from control.management.fleet.house import TOP, FleetError, House
+from control.management.fleet.house import TOP, FleetError, House, check_unused
 from control.management.fleet.launch import Fleet, Form
 from control.management.fleet.overview import read_overview
 from control.management.fleet.processes import FLOWER_USER, names_of, specs_of, usual_names
 from control.management.fleet.survey import listen_of, survey
 from mailcore.ports import StoreUnavailable
-from mailio.settings import SettingsError, load
+from mailio.settings import SettingsError, load, parse_key_ring
 from mailio.snapshots import SnapshotStore
+from mailio.vault import KeyRing, sealed_otherwise
 
 ORDERS = ("start", "stop", "restart")
 VERBS = ("up", "status", *ORDERS, "exec")
 _DONE = {"start": "runs", "stop": "is stopped until it is started", "restart": "runs again"}
 MODES = ("lab", "live")
-COMMAND_S = 120.0
 NOT_PREPARED = (
     "Start once with --migrate, which brings the database to this release, or run "
     "manage.py migrate and manage.py seed yourself"
@@ -110,6 +110,7 @@ def _up(
         say(str(finding))
     wrong = [one.variable for one in findings if not one.is_good]
     if wrong:
+        check_unused(Path(environ["VAR_DIR"] or "."))
         raise FleetError(f"nothing was started; wrong: {', '.join(wrong)}")
     _check_lab(environ, names)
     if mode == "live" and options["probe"] not in ("", doctor.UNCHECKED):
@@ -120,9 +121,11 @@ def _up(
     is_new = _is_new(environ["DATABASE_URL"])
     if not options["migrate"]:
         _check_prepared(house, is_new=is_new)
+    if not is_new:
+        _check_keys(environ)
     form = Form(names, web, flower, migrates=options["migrate"], is_new=is_new)
     say(f"node {environ['NODE'] or '(this host)'}, mode {mode}: starting {', '.join(names)}")
-    with Fleet(house, say=say, form=form) as fleet:
+    with Fleet(house, say=say, form=form, asked=asked) as fleet:
         for line in _where(fleet, house, names):
             say(line)
         asked.wait()
@@ -173,7 +176,6 @@ def _check_prepared(house: House, *, is_new: bool) -> None:
         env=house.environment({}),
         capture_output=True,
         text=True,
-        timeout=COMMAND_S,
         check=False,
     )
     if done.returncode:
@@ -192,6 +194,22 @@ def _check_prepared(house: House, *, is_new: bool) -> None:
         raise FleetError(f"DATABASE_URL: {exc.reason}") from exc
     finally:
         store.close()
+
+
+def _check_keys(environ: Mapping[str, str]) -> None:
+    """Refuse a key ring that does not open what is stored: each delivery would fail by itself."""
+    ring = KeyRing(parse_key_ring(environ["SECRET_KEYS"]))
+    connection: Any = psycopg2.connect(environ["DATABASE_URL"], connect_timeout=5)
+    try:
+        with connection.cursor() as cursor:
+            unopened = sealed_otherwise(cursor, ring)
+    finally:
+        connection.close()
+    if unopened:
+        raise FleetError(
+            f"SECRET_KEYS: {len(unopened)} stored secrets do not open ({unopened[0]}). "
+            "Bring back the keys they were sealed with; a new key is added to the old ones"
+        )
 
 
 # ── a fleet that runs ─────────────────────────────────────────────────────────────────────────

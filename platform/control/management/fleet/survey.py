@@ -86,7 +86,7 @@ def _judged(variable: str, environ: Mapping[str, str], judge: Callable[[str, str
     if not value:
         return Finding(variable, False, "is not set")
     try:
-        if "_URL" in variable or variable == "FLOWER_BROKER_API":
+        if "_URL" in variable:
             _check_login(value)
         return Finding(variable, True, judge(variable, value))
     except (probes.Wrong, FleetError, SettingsError) as exc:
@@ -169,10 +169,22 @@ def _flower(environ: Mapping[str, str]) -> list[Finding]:
         found.append(Finding("FLOWER_BASIC_AUTH", is_good, text))
     api = environ.get("FLOWER_BROKER_API", "")
     if api:
-        found.append(
-            _judged("FLOWER_BROKER_API", environ, lambda _, value: probes.ask_management(value))
-        )
+        found.append(_judged("FLOWER_BROKER_API", environ, lambda _, value: _management(value)))
     return found
+
+
+def _management(url: str) -> str:
+    try:
+        _check_login(url)
+        is_plain = "%" not in url.partition("://")[2].rpartition("@")[0]
+    except probes.Wrong:
+        is_plain = False
+    if not is_plain:
+        # Its HTTP client sends a login as the URL has it.
+        raise probes.Wrong(
+            "Flower does not read %XX: give its user a password without @ : / ? # and %"
+        )
+    return probes.ask_management(url)
 
 
 def _rest(environ: Mapping[str, str]) -> list[Finding]:
