@@ -1,6 +1,6 @@
 """Writes that matter: operators, passwords, API tokens.
 
-Gives    issue_token, authenticate_token, set_password, create_operator
+Gives    issue_token, authenticate_token; set_password, set_password_by_link; create_operator
 Raises   ValidationError naming the field
 """
 
@@ -11,6 +11,8 @@ import secrets
 from datetime import datetime, timedelta
 
 from django.contrib.auth.password_validation import validate_password
+from django.contrib.auth.tokens import default_token_generator
+from django.db import transaction
 from django.utils import timezone
 
 from control.access import Actor
@@ -82,6 +84,16 @@ def set_password(user: User, password: str, *, actor: Actor) -> None:
         user.must_change_password = False
         user.save(update_fields=["password", "must_change_password"])
         change.note(Action.REPLACED, user, after={"password": "set"})
+
+
+def set_password_by_link(user: User, password: str, token: str, *, actor: Actor) -> bool:
+    """Check and store a password; False if the link was used, or its user changed, meanwhile."""
+    with transaction.atomic():
+        now = User.objects.select_for_update().get(pk=user.pk)
+        if not now.is_active or not default_token_generator.check_token(now, token):
+            return False
+        set_password(now, password, actor=actor)
+    return True
 
 
 def create_operator(username: str, *, actor: Actor) -> str:

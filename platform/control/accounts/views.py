@@ -9,10 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.auth.forms import PasswordChangeForm, SetPasswordForm
+from django.contrib.auth.forms import PasswordChangeForm
 from django.contrib.auth.mixins import LoginRequiredMixin
-from django.contrib.auth.views import PasswordChangeView, PasswordResetConfirmView
-from django.http import HttpRequest, HttpResponseBase
+from django.contrib.auth.views import (
+    INTERNAL_RESET_SESSION_TOKEN,
+    PasswordChangeView,
+    PasswordResetConfirmView,
+)
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.urls import reverse_lazy
 from django.utils.translation import gettext_lazy as _
@@ -20,7 +24,7 @@ from django.views.generic import TemplateView
 
 from control.access import Actor
 from control.accounts.models import User
-from control.accounts.services import set_password
+from control.accounts.services import set_password, set_password_by_link
 from control.panel import actor_of
 
 
@@ -60,24 +64,10 @@ class OwnPasswordView(LoginRequiredMixin, PasswordChangeView):
         return {**super().get_context_data(**kwargs), **admin.site.each_context(self.request)}
 
 
-class LinkPasswordForm(SetPasswordForm):  # type: ignore[type-arg]
-    """Django's form; what it saves is audited as the person's own doing."""
-
-    ip = ""
-
-    def save(self, commit: bool = True) -> User:
-        """Store the password through the service."""
-        user: User = self.user
-        password = self.cleaned_data["new_password1"]
-        set_password(user, password, actor=Actor.of_user(user, ip=self.ip))
-        return user
-
-
 class SetPasswordView(PasswordResetConfirmView):
     """Opened by a link that works once, for a time. Django keeps its token in the session and leads
     on to an address without it, so that no page links to it and no log has it."""
 
-    form_class = LinkPasswordForm
     template_name = "accounts/set_password.html"
     success_url = reverse_lazy("password_is_set")
 
@@ -86,11 +76,15 @@ class SetPasswordView(PasswordResetConfirmView):
         user = super().get_user(uidb64)
         return user if isinstance(user, User) and user.is_active else None
 
-    def get_form(self, form_class: Any = None) -> Any:
-        """Tell the form from where."""
-        form: Any = super().get_form(form_class)
-        form.ip = self.request.META.get("REMOTE_ADDR", "")
-        return form
+    def form_valid(self, form: Any) -> HttpResponse:
+        """Store the password through the service, audited as the person's own doing. Of two who
+        send the form of one link at once, one is told that it was used."""
+        actor = Actor.of_user(form.user, ip=self.request.META.get("REMOTE_ADDR", ""))
+        token = self.request.session.pop(INTERNAL_RESET_SESSION_TOKEN)
+        if set_password_by_link(form.user, form.cleaned_data["new_password1"], token, actor=actor):
+            return HttpResponseRedirect(str(self.success_url))
+        self.validlink = False
+        return self.render_to_response(self.get_context_data())
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         """Add what every page of the panel shows; who is logged in here is of no matter."""

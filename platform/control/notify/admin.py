@@ -9,6 +9,7 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
 from control.access import Verb, can
@@ -166,7 +167,7 @@ class AlertRuleAdmin(PolicyAdmin):
 class AlertAdmin(ReadOnlyAdmin):
     """What is wrong, and what was."""
 
-    list_display = ("what", "state", "shown_value", "detail", "since", "raised_at", "cleared_at")
+    list_display = ("what", "state", "shown_value", "detail", "since", "cleared_at")
     list_filter = ("state", "kind", ("account", admin.RelatedOnlyFieldListFilter))
     search_fields = ("about", "detail")
     # By their letters: open, watched, over.
@@ -210,15 +211,19 @@ class NoticeAdmin(ReadOnlyAdmin):
         "kind",
         "recipient",
         "state",
+        "failed",
         "tries",
         "created_at",
         "sent_at",
         "way",
-        "error",
     )
     list_display_links = ("id", "kind")
     list_filter = ("state", "kind")
     search_fields = ("recipient", "error", "message_id")
+
+    @admin.display(description=_("what failed"))
+    def failed(self, notice: Notice) -> str:
+        return Truncator(notice.error).chars(200) or "–"
 
     def has_again_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return can(actor_of(request), Verb.CHANGE, SystemMail)

@@ -10,7 +10,7 @@ Follows  style.md rule 7: alert and owed mail are written in one transaction; th
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from django.db import DatabaseError, connection, transaction
@@ -32,6 +32,16 @@ _SWITCHES: Mapping[AlertKind, str] = {
     AlertKind.HARD_BOUNCES: "alerts_hard_bounces",
     AlertKind.SOFT_BOUNCES: "alerts_soft_bounces",
     AlertKind.COMPLAINTS: "alerts_complaints",
+}
+_TOLD: Mapping[Step, NoticeKind] = {
+    Step.RAISE: NoticeKind.RAISED,
+    Step.REMIND: NoticeKind.REMINDER,
+}
+# In the keys of mail that is owed.
+_PHASES: Mapping[NoticeKind, str] = {
+    NoticeKind.RAISED: "raised",
+    NoticeKind.REMINDER: "again-{reminders}",
+    NoticeKind.CLEARED: "over",
 }
 
 log = logging.getLogger(__name__)
@@ -82,6 +92,7 @@ def _is_ours() -> bool:
 def _apply(rule: AlertRule, limits: Limits, readings: Mapping[str, Reading], now: datetime) -> None:
     standing = Alert.objects.filter(kind=rule.kind, cleared_at=None).select_related("account")
     known = {alert.subject: alert for alert in standing}
+    news: list[tuple[Alert, NoticeKind]] = []
     for subject in dict.fromkeys((*readings, *known)):
         reading, alert = readings.get(subject), known.get(subject)
         stand = None
@@ -92,8 +103,14 @@ def _apply(rule: AlertRule, limits: Limits, readings: Mapping[str, Reading], now
             alert.delete()
         elif step is Step.CLEAR and alert is not None:
             _clear(alert, reading, now)
+            news.append((alert, NoticeKind.CLEARED))
         elif reading is not None and step is not Step.NOTHING:
-            _note(alert or _begin(rule, reading, now), reading, rule, step, now)
+            alert = alert or _begin(rule, reading, now)
+            _note(alert, reading, rule, step, now)
+            if step in _TOLD:
+                news.append((alert, _TOLD[step]))
+    if WATCHED[AlertKind(rule.kind)].is_mailed:
+        _tell(news)
 
 
 def _begin(rule: AlertRule, reading: Reading, now: datetime) -> Alert:
@@ -121,10 +138,6 @@ def _note(alert: Alert, reading: Reading, rule: AlertRule, step: Step, now: date
     elif step is Step.REMIND:
         alert.reminded_at, alert.reminders = now, alert.reminders + 1
     alert.save()
-    if step is Step.RAISE:
-        _tell(alert, NoticeKind.RAISED, "raised")
-    elif step is Step.REMIND:
-        _tell(alert, NoticeKind.REMINDER, f"again-{alert.reminders}")
 
 
 def _clear(alert: Alert, reading: Reading | None, now: datetime) -> None:
@@ -132,15 +145,22 @@ def _clear(alert: Alert, reading: Reading | None, now: datetime) -> None:
     if reading is not None:
         alert.value, alert.seen_at = reading.value, now
     alert.save()
-    if WATCHED[AlertKind(alert.kind)].says_end:
-        _tell(alert, NoticeKind.CLEARED, "over")
 
 
-def _tell(alert: Alert, kind: NoticeKind, phase: str) -> None:
-    if not WATCHED[AlertKind(alert.kind)].is_mailed:
-        return
-    for number, recipient in enumerate(_recipients(alert)):
-        services.owe(kind, recipient, key=f"alert:{alert.pk}:{phase}:{number}", alert=alert)
+def _tell(news: Sequence[tuple[Alert, NoticeKind]]) -> None:
+    """Owe the mail. What a look finds for the operators is one mail of each sort, which names the
+    others: of a thousand ISPs nobody wants a thousand."""
+    told: set[NoticeKind] = set()
+    for alert, kind in news:
+        if kind is NoticeKind.CLEARED and not WATCHED[AlertKind(alert.kind)].says_end:
+            continue
+        if alert.account_id is None:
+            if kind in told:
+                continue
+            told.add(kind)
+        phase = _PHASES[kind].format(reminders=alert.reminders)
+        for number, recipient in enumerate(_recipients(alert)):
+            services.owe(kind, recipient, key=f"alert:{alert.pk}:{phase}:{number}", alert=alert)
 
 
 def _recipients(alert: Alert) -> list[str]:

@@ -23,9 +23,9 @@ from control.jobs.models import Job
 from control.mailboxes.models import Mailbox
 from control.mailboxes.models import Reading as MailboxReading
 from control.mta.models import Isp
-from control.notify.choices import AlertKind, NoticeKind, NoticeState
+from control.notify.choices import AlertKind, AlertState, NoticeKind, NoticeState
 from control.notify.decide import Reading
-from control.notify.models import AlertRule, Notice
+from control.notify.models import Alert, AlertRule, Notice
 from control.policy.selectors import fleet_state
 from control.reports.selectors import reports
 from mailcore.events import EventKind
@@ -235,6 +235,11 @@ def _rates(
 ) -> Sequence[Reading]:
     """Return for each account that sent enough how many percent of the whole a part is."""
     titles = dict(Account.objects.values_list("pk", "title"))
+    raised = Alert.objects.filter(kind=rule.kind, state=AlertState.RAISED)
+    # An open alert must get well away, as for its figure: else it rings with each swing.
+    least = dict.fromkeys(
+        raised.values_list("account_id", flat=True), rule.least_volume * rule.clear_percent / 100
+    )
     return [
         Reading(
             f"account:{account_id}",
@@ -245,7 +250,7 @@ def _rates(
         )
         for account_id, counts in sorted(_counts(rule, now).items())
         for some, whole in (part(counts),)
-        if account_id in titles and whole >= rule.least_volume
+        if account_id in titles and whole >= least.get(account_id, rule.least_volume)
     ]
 
 

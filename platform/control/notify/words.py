@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.utils.encoding import force_bytes
 from django.utils.http import urlsafe_base64_encode
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from control.accounts.models import User
 from control.notify.choices import WATCHED, AlertKind, NoticeKind
@@ -116,31 +117,56 @@ def _test(notice: Notice) -> Letter:
 # --- alerts ---------------------------------------------------------------------------------------
 
 
-def _alert(notice: Notice, title: str, closing: str) -> Letter:
+# The others that one look found are told in the same mail; this many by name.
+MOST_NAMED = 20
+
+
+def _alert(notice: Notice, title: str, closing: str, moment: str) -> Letter:
     alert = notice.alert
     if alert is None:
         raise Undeliverable(_("the alert is gone"))
     # People of an account have no page at the panel yet.
-    place = "" if alert.account_id is not None else page_of(alert)
+    is_ours = alert.account_id is None
+    others = _others(alert, moment) if is_ours else ()
+    subject = f"{title}: {alert}"
+    if others:
+        more = ngettext("and %d more", "and %d more", len(others)) % len(others)
+        subject = f"{subject} {more}"
     return Letter(
-        subject=f"{title}: {alert}",
+        subject=subject,
         opening=sentence(alert),
         figures=figures_of(alert),
-        link=link_of(place),
-        closing=(closing,),
+        link=link_of(page_of(alert) if is_ours else ""),
+        closing=(*_named(others), closing),
     )
 
 
+def _others(alert: Alert, moment: str) -> tuple[Alert, ...]:
+    """Return those of its kind that were raised, told again or over in the same look."""
+    same = {"kind": alert.kind, "account": None, moment: getattr(alert, moment)}
+    return tuple(Alert.objects.filter(**same).exclude(pk=alert.pk).order_by("pk"))
+
+
+def _named(others: tuple[Alert, ...]) -> tuple[str, ...]:
+    if not others:
+        return ()
+    lines = [_("The same of:"), *(one.about for one in others[:MOST_NAMED])]
+    if len(others) > MOST_NAMED:
+        lines.append(_("and %d more, in the panel") % (len(others) - MOST_NAMED))
+    return ("\n".join(lines),)
+
+
 def _raised(notice: Notice) -> Letter:
-    return _alert(notice, _("Alert"), _("You get one more message when this is over."))
+    closing = _("You get one more message when this is over.")
+    return _alert(notice, _("Alert"), closing, "raised_at")
 
 
 def _reminder(notice: Notice) -> Letter:
-    return _alert(notice, _("Still open"), _("You were told of this before."))
+    return _alert(notice, _("Still open"), _("You were told of this before."), "reminded_at")
 
 
 def _cleared(notice: Notice) -> Letter:
-    return _alert(notice, _("Over"), _("This has come to an end."))
+    return _alert(notice, _("Over"), _("This has come to an end."), "cleared_at")
 
 
 def _moment(moment: datetime) -> str:

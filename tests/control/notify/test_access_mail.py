@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import time_machine
 from django.conf import settings
+from django.contrib.auth.tokens import default_token_generator
 from django.test import Client
 from django.utils import timezone
 
+from control.access import Actor
 from control.accounts.models import User
+from control.accounts.services import set_password_by_link
 from control.audit.models import AuditEntry
 from control.notify import post
 from control.notify.choices import NoticeKind, NoticeState
@@ -94,6 +97,31 @@ def test_a_link_that_was_used_or_is_old_says_so_and_leads_to_a_new_one(
         assert "expired, or was used" in open_link(browser, fresh).content.decode()
     invited.refresh_from_db()
     assert invited.check_password(NEW)
+
+
+def test_of_two_who_send_the_form_of_one_link_at_once_one_is_told(invited: User) -> None:
+    token = default_token_generator.make_token(invited)
+    both = [User.objects.get(pk=invited.pk) for _one in range(2)]  # each checked before any is set
+    actor = Actor.of_user(invited)
+    took = [
+        set_password_by_link(one, f"{NEW} {number}", token, actor=actor)
+        for number, one in enumerate(both)
+    ]
+    assert took == [True, False]
+    invited.refresh_from_db()
+    assert invited.check_password(f"{NEW} 0")
+
+
+def test_a_user_who_is_gone_while_the_form_is_open_sets_nothing(
+    relay: Taken, invited: User, browser: Client
+) -> None:
+    form = open_link(browser, link_in(relay))
+    User.objects.update(is_active=False)
+    place = form.redirect_chain[-1][0]
+    answer = browser.post(place, {"new_password1": NEW, "new_password2": NEW}, follow=True)
+    assert "expired, or was used" in answer.content.decode()
+    invited.refresh_from_db()
+    assert not invited.has_usable_password()
 
 
 @pytest.mark.parametrize("path", ["/panel/set_password/x/y/", "/panel/set_password/MQ/a-b/"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from control.accounts.models import Account
 from control.jobs import services as jobs
@@ -18,6 +19,7 @@ from control.notify.choices import AlertKind, AlertState, NoticeKind
 from control.notify.decide import Reading
 from control.notify.models import Alert, AlertRule, Notice, SystemMail
 from control.notify.readings import PROBES
+from control.notify.selectors import open_alerts
 from mailcore.events import Event, EventKind
 from mailcore.ports import StoreUnavailable
 from mailio.stats import ClickhouseStatistics
@@ -152,6 +154,50 @@ def test_every_page_names_the_open_alerts(relay: Taken, panel: Client) -> None:
     assert "No process of node n4 reports." in panel.get(page(Alert)).content.decode()
 
 
+def test_a_thousand_alerts_of_one_look_are_one_mail_and_three_rows_of_the_page(
+    relay: Taken, panel: Client
+) -> None:
+    watcher = Watcher(AlertKind.MAIL_STUCK)
+    isps = [Reading(f"isp:{n}", f"provider {n:04}", 9e3) for n in range(1000)]
+    watcher.look(*isps)
+    assert told() == [(NoticeKind.RAISED, "ops@example.com")]
+    post.send_due()
+    (message,) = relay.messages
+    assert message["Subject"].endswith("provider 0000 and 999 more")
+    text = message.get_body(("plain",))
+    assert text is not None
+    lines = text.get_content().splitlines()
+    assert [line for line in lines if line.startswith("provider ")] == [
+        f"provider {n:04}" for n in range(1, 21)
+    ]
+    assert "and 979 more, in the panel" in lines
+    watcher.look(*isps[:1], at=timedelta(hours=13))
+    assert [kind for kind, _to in told()[1:]] == [NoticeKind.REMINDER, NoticeKind.CLEARED]
+
+    Alert.objects.update(state=AlertState.RAISED, cleared_at=None)
+    with CaptureQueriesContext(connection) as asked:
+        found = open_alerts()
+    assert (found.count, len(found.newest)) == (1000, 3)
+    assert len(asked) == 1
+    assert "LIMIT 3" in asked[0]["sql"]
+
+
+def test_of_several_accounts_each_is_told_of_its_own_alone(relay: Taken, house: House) -> None:
+    for account in (house.account, house.other):
+        Account.objects.filter(pk=account.pk).update(
+            alert_email=f"{account.login_name}@example.com", alerts_complaints=True
+        )
+    accounts = (house.account, house.other)
+    bad = [Reading(f"account:{one.pk}", one.title, 9.0, "", one.pk) for one in accounts]
+    Watcher(AlertKind.COMPLAINTS).look(*bad)
+    assert {to for _kind, to in told()} == {f"{one.login_name}@example.com" for one in accounts}
+    post.send_due()
+    for message in relay.messages:
+        assert "more" not in message["Subject"]
+        titles = {one.title for one in accounts if one.title in message.as_string()}
+        assert len(titles) == 1
+
+
 def test_without_a_way_to_send_alerts_are_raised_and_no_mail_is_owed(rows: SystemMail) -> None:
     Watcher(AlertKind.NODE_SILENT).look(silent(300.0))
     assert Alert.objects.get().state == AlertState.RAISED
@@ -279,6 +325,19 @@ def test_rates_count_from_the_least_volume_on(
     AlertRule.objects.update(least_volume=16)
     (complaints,) = reading_of(AlertKind.COMPLAINTS)
     assert complaints.value == 12.5
+
+
+def test_an_open_rate_is_not_over_because_a_little_less_was_sent(
+    relay: Taken, house: House, statistics: ClickhouseStatistics
+) -> None:
+    store(statistics, outcomes(house.account.pk, datetime.now(UTC) - timedelta(minutes=2)))
+    probes = {AlertKind.HARD_BOUNCES: PROBES[AlertKind.HARD_BOUNCES]}
+    states = []
+    for least in (20, 24, 26):
+        AlertRule.objects.update(least_volume=least)
+        alerts.look(probes=probes)
+        states.append(Alert.objects.get().state)
+    assert states == [AlertState.RAISED, AlertState.RAISED, AlertState.CLEARED]
 
 
 def test_with_statistics_away_rates_are_not_known_and_all_else_is(relay: Taken, away: None) -> None:
