@@ -156,8 +156,8 @@ class UserAdmin(PolicyAdmin):
         else:
             why = send(user)
         if not why:
-            said = _("Access is sent to %s.") % user.email
-            self.message_user(request, said, messages.SUCCESS)
+            sent = _("Access is sent to %s.") % user.email
+            self.message_user(request, sent, messages.SUCCESS)
             return
         said = str(_("No access was sent to %(user)s: %(why)s.") % {"user": user, "why": why})
         if not user.has_usable_password():
