@@ -66,7 +66,8 @@ class Query:
         text = self.text(name)
         if not text:
             return usual
-        if not (text.isascii() and text.isdecimal()) or not least <= int(text[:20]) <= most:
+        is_number = text.isascii() and text.isdecimal() and len(text) < 20
+        if not is_number or not least <= int(text) <= most:
             raise bad_parameter(name, f"must be a number from {least} to {most}")
         return int(text)
 

@@ -21,12 +21,11 @@ def read_time(given: object) -> datetime:
         raise ValueError("must be a time such as 2026-05-01T09:30:00Z")
     try:
         moment = datetime.fromisoformat(given)
-        if moment.tzinfo is None:
-            raise ValueError("the time needs its offset, such as Z")
+    except ValueError as exc:
+        raise ValueError(f"{given[:40]!r} is no time such as 2026-05-01T09:30:00Z") from exc
+    if moment.tzinfo is None:
+        raise ValueError("the time needs its offset, such as Z")
+    try:
         return moment.astimezone(UTC)
     except OverflowError as exc:
         raise ValueError("this is no time we can keep") from exc
-    except ValueError as exc:
-        if "offset" in str(exc):
-            raise
-        raise ValueError(f"{given[:40]!r} is no time such as 2026-05-01T09:30:00Z") from exc
