@@ -20,6 +20,11 @@ from mailcore.errors import PostfleetError
 from mailcore.outcome import MailClass, RowState, WaitReason
 
 MOST_VALUES = 500
+# The longest address there can be has 320 characters, the longest name of a site fewer.
+MOST_TEXT = 320
+# What stands for lanes that have no site yet, or rows of a held domain: no host has such a name.
+UNROUTED = "unrouted"
+_MOST_SHOWN = 80
 # How long a purge can be undone. Upkeep deletes older records; their content goes with them.
 UNDO_KEPT_S = 86_400.0
 _NUMBERS = ("senders", "accounts", "campaigns", "isps")
@@ -42,6 +47,7 @@ class RowFilter:
     """Rows in all these respects; an empty tuple or None asks for nothing in that respect.
 
     `older_than_s` is the least age since acceptance. Rows that a worker holds are never meant.
+    The site "" is that of unrouted lanes; outside it is called `unrouted`.
     """
 
     everything: bool = False
@@ -74,7 +80,7 @@ class RowFilter:
         wanted: dict[str, Any] = {}
         for name in _NUMBERS:
             wanted[name] = tuple(_number(name, each) for each in _list(given, name))
-        wanted["sites"] = tuple(_text("sites", each) for each in _list(given, "sites"))
+        wanted["sites"] = tuple(_site(each) for each in _list(given, "sites"))
         wanted["domains"] = tuple(_domain(each) for each in _list(given, "domains"))
         wanted["recipients"] = tuple(
             _text("recipients", each) for each in _list(given, "recipients")
@@ -108,8 +114,9 @@ class RowFilter:
             "reasons": [each.value for each in self.reasons],
             "messages": [str(each) for each in self.messages],
         }
-        for name in (*_NUMBERS, "sites", "domains", "recipients"):
+        for name in (*_NUMBERS, "domains", "recipients"):
             kept[name] = list(getattr(self, name))
+        kept["sites"] = [each or UNROUTED for each in self.sites]
         kept["older_than_s"] = self.older_than_s
         return {name: value for name, value in kept.items() if value}
 
@@ -126,6 +133,10 @@ class RowFilter:
         )
 
 
+def _shown(value: Any) -> str:
+    return repr(value)[:_MOST_SHOWN]
+
+
 def _list(given: Mapping[str, Any], name: str) -> list[Any]:
     value = given.get(name, [])
     if not isinstance(value, list | tuple):
@@ -137,14 +148,21 @@ def _list(given: Mapping[str, Any], name: str) -> list[Any]:
 
 def _number(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 31:
-        raise FilterError(name, f"{value!r} is no ID")
+        raise FilterError(name, f"{_shown(value)} is no ID")
     return value
 
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or "\x00" in value:
-        raise FilterError(name, f"{value!r} is no text that could be meant")
+        raise FilterError(name, f"{_shown(value)} is no text that could be meant")
+    if len(value) > MOST_TEXT:
+        raise FilterError(name, f"a text of {len(value)} characters; {MOST_TEXT} is the most")
     return value.strip()
+
+
+def _site(value: Any) -> str:
+    name = _text("sites", value)
+    return "" if name == UNROUTED else name
 
 
 def _domain(value: Any) -> str:
@@ -158,16 +176,16 @@ def _uuid(value: Any) -> UUID:
     try:
         return UUID(_text("messages", value))
     except ValueError as exc:
-        raise FilterError("messages", f"{value!r} is no message ID") from exc
+        raise FilterError("messages", f"{_shown(value)} is no message ID") from exc
 
 
 def _word(name: str, words: Mapping[str, Any], value: Any) -> Any:
     if not isinstance(value, str) or value not in words:
-        raise FilterError(name, f"{value!r} is none of {', '.join(words)}")
+        raise FilterError(name, f"{_shown(value)} is none of {', '.join(words)}")
     return words[value]
 
 
 def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        raise FilterError("older_than_s", f"{value!r} is no number of seconds")
+        raise FilterError("older_than_s", f"{_shown(value)} is no number of seconds")
     return float(value)

@@ -12,6 +12,7 @@ from control.queue.models import Campaign, Hold, Lane
 from control.queue.services import place_hold, release_hold
 from control.senders.models import Sender
 from mailcore.outcome import WaitReason
+from mailcore.rowfilter import RowFilter
 from tests.control.conftest import SYSTEM, House
 from tests.control.pages import errors, form_of, page, send
 from tests.control.reports.test_waiting import lane, put
@@ -143,10 +144,22 @@ def test_lanes_are_purged_after_a_page_that_counts_and_asks_why(panel: Client) -
     assert jobs[0].arguments["reason"] == "wrong list"
 
 
-def test_an_unrouted_lane_is_not_purged_as_something_wider(panel: Client) -> None:
+def test_an_unrouted_lane_is_purged_by_the_name_its_site_has_not_got(panel: Client) -> None:
     number = lane()
     Lane.objects.filter(pk=number).update(site="")
     chosen = {"action": "purge", "_selected_action": [str(number)], "confirmed": "yes"}
-    text = panel.post(page(Lane), {**chosen, "reason": "x"}, follow=True).content.decode()
-    assert "Nothing was done" in text
-    assert not Job.objects.exists()
+    panel.post(page(Lane), {**chosen, "reason": "x"}, follow=True)
+    wanted = Job.objects.get().arguments["filter"]
+    assert wanted["sites"] == ["unrouted"]
+    assert RowFilter.parse(wanted).sites == ("",)
+
+
+def test_a_hold_whose_end_no_store_could_keep_is_refused_at_its_field(
+    house: House, panel: Client
+) -> None:
+    given = {"scope": "everything", "reason": "x", "targets": ""}
+    given |= {"ends_at_0": "9999-12-31", "ends_at_1": "23:59:59"}
+    answer = panel.post("/panel/queue/hold/add/", given)
+    assert answer.status_code == 200
+    assert "lies too far" in answer.content.decode()
+    assert not Hold.objects.exists()

@@ -71,7 +71,7 @@ def test_mail_is_held_shown_and_released_by_name(lanes: None, house: House) -> N
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("hold", "sender", "bulk"), "--reason: say why"),
+        (("hold", "sender", "bulk"), "--reason: must say why"),
         (("hold", "sender", "gone", "--reason", "x"), "TARGET: there is no sender 'gone'"),
         (("hold", "everything", "all", "--reason", "x"), "TARGET: everything has no target"),
         (("hold", "everything", "--reason", "x", "--for", "2 hours"), "--for: '2 hours' is no"),
@@ -90,6 +90,10 @@ def test_mail_is_held_shown_and_released_by_name(lanes: None, house: House) -> N
         (("purge", "--recipient", "x", "--reason", "x", "--yes"), "--recipient: the address"),
         (("expire", "--older-than", "1", "--reason", "x"), "--older-than: '1' is no length"),
         (("expire", "--everything", "--isp", "1", "--reason", "x"), "--everything: is no filter"),
+        (
+            ("hold", "everything", "--reason", "x", "--until", "9999-12-31T23:59:59-12:00"),
+            "--until: the end lies too far",
+        ),
         (("job", "7"), "there is no job 7"),
         (("stop", "7"), "there is no job 7"),
         (("undo", "7"), "there is no job 7"),

@@ -224,7 +224,12 @@ def test_a_job_waits_while_there_is_no_policy(queue: Queue) -> None:
 
 @pytest.mark.parametrize(
     ("reason", "words"),
-    [("", "must say why"), (" \t", "must say why"), ("x" * 201, "201 characters")],
+    [
+        ("", "must say why"),
+        (" \t", "must say why"),
+        ("x" * 501, "501 characters"),
+        ("a\nb", "one line"),
+    ],
 )
 def test_an_end_without_a_good_reason_is_refused(queue: Queue, reason: str, words: str) -> None:
     for start in (start_purge, start_expire):

@@ -21,6 +21,7 @@ from control.panel import EstimatingPaginator, ReadOnlyAdmin, actor_of
 from control.queue import services
 from control.queue.lane_verbs import VERBS, filter_of_lane
 from control.queue.models import IN_FORCE, Campaign, Hold, Incarnation, Lane, OutboxRow, Row
+from control.queue.reasons import MOST_REASON
 from control.queue.targets import with_names
 from mailcore.errors import PostfleetError
 
@@ -76,7 +77,7 @@ class HoldForm(VersionedForm):
     )
     reason = forms.CharField(
         label=_("Reason"),
-        max_length=services.MOST_REASON,
+        max_length=MOST_REASON,
         widget=forms.TextInput(attrs={"class": "vTextField"}),
         help_text=_("One line, for those who wonder later. Shown with every message it holds."),
     )
@@ -84,6 +85,7 @@ class HoldForm(VersionedForm):
     class Meta:
         model = Hold
         fields = ("scope", "reason", "ends_at")
+        help_texts: ClassVar = {"ends_at": _("In UTC. Empty: until it is released.")}
 
     # Given by the page, which knows who asks.
     actor: ClassVar[Actor] = NOBODY
@@ -285,14 +287,7 @@ class LaneAdmin(QueueAdmin):
         if len(chosen) > MOST_LANES:
             self.message_user(request, _("Choose at most %d lanes.") % MOST_LANES, messages.ERROR)
             return None
-        meant = {lane: wanted for lane in chosen if (wanted := filter_of_lane(lane)) is not None}
-        if len(meant) < len(chosen):
-            text = _(
-                "Unrouted lanes have no site to be named by: use `manage.py queue` with --account, "
-                "--campaign or --domain. Nothing was done."
-            )
-            self.message_user(request, text, messages.ERROR)
-            return None
+        meant = {lane: filter_of_lane(lane) for lane in chosen}
         verb, reason, error = VERBS[name], str(request.POST.get("reason", "")), ""
         if request.POST.get("confirmed") == "yes":
             try:
@@ -316,6 +311,7 @@ class LaneAdmin(QueueAdmin):
             "total": sum(lane.waiting for lane in meant),
             "action": name,
             "reason": reason,
+            "most_reason": MOST_REASON,
             "error": error,
         }
         return TemplateResponse(request, "queue/confirm.html", context)

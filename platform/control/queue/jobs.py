@@ -26,12 +26,12 @@ from control.accounts.models import Account
 from control.jobs import services
 from control.jobs.choices import JobState
 from control.jobs.models import Job
+from control.queue.reasons import ReasonRefused, read_reason
 from mailcore.address import ForwardPath
 from mailcore.errors import AddressError, PostfleetError
 from mailcore.outcome import WaitReason
 from mailcore.rowfilter import UNDO_KEPT_S, RowFilter
 
-MOST_REASON = 200
 _OPEN = (JobState.WAITING, JobState.RUNNING)
 
 
@@ -163,17 +163,14 @@ def _recipient(text: str) -> str:
 
 
 def _required(reason: str) -> str:
-    reason = _checked(reason)
-    if not reason:
-        raise VerbRefused("reason", "must say why; it is told with every message's end")
-    return reason
+    return _checked(reason, is_needed=True)
 
 
-def _checked(reason: str) -> str:
-    reason = " ".join(reason.replace("\x00", " ").split())
-    if len(reason) > MOST_REASON:
-        raise VerbRefused("reason", f"has {len(reason)} characters; {MOST_REASON} is the most")
-    return reason
+def _checked(reason: str, *, is_needed: bool = False) -> str:
+    try:
+        return read_reason(reason, is_needed=is_needed)
+    except ReasonRefused as exc:
+        raise VerbRefused("reason", str(exc)) from exc
 
 
 def _database_time() -> datetime:

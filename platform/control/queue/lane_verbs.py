@@ -52,10 +52,8 @@ VERBS = {
 }
 
 
-def filter_of_lane(lane: Lane) -> RowFilter | None:
-    """Return the filter that means a lane; None of an unrouted one, which has no site to name."""
-    if not lane.site:
-        return None
+def filter_of_lane(lane: Lane) -> RowFilter:
+    """Return the filter that means a lane."""
     return RowFilter(
         senders=(lane.sender_id,),
         accounts=(lane.account_id,),

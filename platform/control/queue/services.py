@@ -10,7 +10,7 @@ An account holds and releases itself and its campaigns. What an operator held it
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.conf import settings
 from django.db import transaction
@@ -20,13 +20,15 @@ from django.utils import timezone
 from control.access import Actor, Verb, can
 from control.audit.changes import policy_change
 from control.queue.models import IN_FORCE, Hold
+from control.queue.reasons import ReasonRefused, read_reason
 from control.queue.targets import Target, TargetUnknown, find
 from mailcore.errors import PostfleetError, Problem
 from mailcore.holds import HoldScope
 from mailio.holds import announce
 from mailio.settings import Settings
 
-MOST_REASON = 500
+# The database keeps years up to 9999: an end in the last of them could lie behind it elsewhere.
+LAST_END = datetime(9999, 1, 1, tzinfo=UTC)
 OWNED = (HoldScope.ACCOUNT, HoldScope.CAMPAIGN)
 
 
@@ -57,6 +59,9 @@ def check_hold(
         problems.append(Problem("/ends_at", "invalid_time", "the time needs its offset"))
     elif ends_at is not None and ends_at <= timezone.now():
         problems.append(Problem("/ends_at", "in_the_past", "the end must lie in the future"))
+    elif ends_at is not None and ends_at >= LAST_END:
+        detail = "the end lies too far: leave it out for a hold until it is released"
+        problems.append(Problem("/ends_at", "invalid_time", detail))
     aim = _target(actor, scope, target, problems)
     if problems or aim is None:
         raise HoldRefused(problems)
@@ -113,16 +118,11 @@ def _is_own(actor: Actor, hold: Hold) -> bool:
 
 
 def _reason(given: object, problems: list[Problem]) -> str:
-    said = given.strip() if isinstance(given, str) else ""
-    if not said:
-        problems.append(Problem("/reason", "required", "say why, for those who wonder later"))
-    elif len(said) > MOST_REASON:
-        detail = f"the reason has {len(said)} characters; {MOST_REASON} is the most"
-        problems.append(Problem("/reason", "too_long", detail))
-    elif not said.isprintable():
-        detail = "the reason must be one line of printable characters"
-        problems.append(Problem("/reason", "invalid", detail))
-    return said
+    try:
+        return read_reason(given)
+    except ReasonRefused as exc:
+        problems.append(Problem("/reason", exc.code, str(exc)))
+        return ""
 
 
 def _target(actor: Actor, scope: str, given: object, problems: list[Problem]) -> Target | None:
@@ -130,7 +130,7 @@ def _target(actor: Actor, scope: str, given: object, problems: list[Problem]) ->
         wanted = HoldScope(scope)
     except ValueError:
         known = ", ".join(each.value for each in HoldScope)
-        problems.append(Problem("/scope", "invalid", f"{scope!r} is none of {known}"))
+        problems.append(Problem("/scope", "invalid", f"{repr(scope)[:80]} is none of {known}"))
         return None
     if not actor.is_admin and wanted not in OWNED:
         raise HoldDenied("an account may hold itself and its campaigns, and nothing else")

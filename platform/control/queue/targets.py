@@ -36,6 +36,8 @@ MODELS: Mapping[HoldScope, tuple[type[models.Model], str]] = {
     HoldScope.CAMPAIGN: (Campaign, "label"),
     HoldScope.ISP: (Isp, "name"),
 }
+# Of a name that is unknown: enough to see what was meant.
+MOST_SHOWN = 80
 _OF_FILTER = {
     "senders": HoldScope.SENDER,
     "accounts": HoldScope.ACCOUNT,
@@ -86,7 +88,7 @@ def find(actor: Actor, of: HoldScope, given: object) -> Target:
 def _row(actor: Actor, of: HoldScope, text: str) -> Any:
     model, name = MODELS[of]
     rows = scope(actor, model._default_manager.all())
-    if text.isdecimal() and text.isascii() and int(text) < 1 << 31:
+    if text.isdecimal() and text.isascii() and len(text) < 20 and int(text) < 1 << 31:
         by_number = rows.filter(pk=int(text)).first()
         if by_number is not None:
             return by_number
@@ -94,14 +96,18 @@ def _row(actor: Actor, of: HoldScope, text: str) -> Any:
     if len(found) == 1:
         return found[0]
     if found:
-        raise TargetUnknown(f"several are called {text!r}: say the number")
-    raise TargetUnknown(f"there is no {of.value} {text!r}")
+        how = "the number, or account/label" if of is HoldScope.CAMPAIGN else "the number"
+        raise TargetUnknown(f"several are called {text[:MOST_SHOWN]!r}: say {how}")
+    raise TargetUnknown(f"there is no {of.value} {text[:MOST_SHOWN]!r}")
 
 
 def _by_name(of: HoldScope, name: str, text: str) -> dict[str, Any] | None:
     if "\x00" in text:
         return None
     if of is HoldScope.SOURCE:
+        # An address with a zone is none that PostgreSQL could compare.
+        if "%" in text:
+            return None
         try:
             return {name: str(ip_address(text))}
         except ValueError:

@@ -31,8 +31,13 @@ class Program:
     def get(self, path: str) -> Any:
         return self._client.get(path, headers={"Authorization": f"Bearer {self._token}"})
 
+    def head(self, path: str) -> Any:
+        return self._client.head(path, headers={"Authorization": f"Bearer {self._token}"})
+
     def post(self, path: str, body: Any = None, **headers: str) -> Any:
-        raw = "" if body is None else json.dumps(body)
+        return self.post_raw(path, "" if body is None else json.dumps(body), **headers)
+
+    def post_raw(self, path: str, raw: str, **headers: str) -> Any:
         given = {"Authorization": f"Bearer {self._token}", **headers}
         return self._client.post(path, raw, content_type="application/json", headers=given)
 
@@ -147,6 +152,8 @@ def test_a_campaign_is_named_by_number_label_or_account_and_label(
         ({"scope": "sender", "target": 9 * 10**30, "reason": "x"}, [("/target", "unknown_target")]),
         ({"scope": "sender", "target": "\x00", "reason": "x"}, [("/target", "unknown_target")]),
         ({"scope": "source", "target": "nowhere", "reason": "x"}, [("/target", "unknown_target")]),
+        ({"scope": "source", "target": "::1%eth", "reason": "x"}, [("/target", "unknown_target")]),
+        ({"scope": "isp", "target": "9" * 5000, "reason": "x"}, [("/target", "unknown_target")]),
         ({"scope": "everything", "target": 1, "reason": "x"}, [("/target", "unknown_target")]),
         ({"scope": "domain", "target": "no dot", "reason": "x"}, [("/target", "unknown_target")]),
         ({"scope": "isp", "target": "all others", "reason": "x"}, [("/target", "unknown_target")]),
@@ -159,6 +166,14 @@ def test_a_campaign_is_named_by_number_label_or_account_and_label(
         ),
         (
             {"scope": "everything", "reason": "x", "ends_at": "2101-01-01T00:00:00"},
+            [("/ends_at", "invalid_time")],
+        ),
+        (
+            {"scope": "everything", "reason": "x", "ends_at": "9999-12-31T23:59:59Z"},
+            [("/ends_at", "invalid_time")],
+        ),
+        (
+            {"scope": "everything", "reason": "x", "ends_at": "2101-01-01T00:00:00+25:00"},
             [("/ends_at", "invalid_time")],
         ),
         (

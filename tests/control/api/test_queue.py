@@ -115,6 +115,8 @@ def test_figures_are_filtered_by_number_or_name_and_paged(operator: Program, que
         ("by=isp", "by: there is no such parameter"),
         ("group_by=isp&cursor=1.2", "cursor: belongs to another"),
         ("cursor=x", "cursor: is none that we gave"),
+        (f"campaign={'9' * 5000}", "campaign: there is no campaign"),
+        (f"limit={'0' * 17}500999", "limit: must be a number"),
     ],
 )
 def test_a_wrong_parameter_is_named(query: str, detail: str, operator: Program) -> None:
@@ -172,7 +174,11 @@ def test_an_account_s_verb_means_its_own_mail_whatever_it_says(acme: Program, qu
         ({"filter": {"recipients": ["x"]}, "reason": "x"}, ("/filter/recipients", "refused")),
         ({"filter": {"everything": True}}, ("/reason", "refused")),
         ({"filter": {"everything": True}, "reason": 1}, ("/reason", "invalid")),
-        ({"filter": {"everything": True}, "reason": "x" * 201}, ("/reason", "refused")),
+        ({"filter": {"everything": True}, "reason": "x" * 501}, ("/reason", "refused")),
+        ({"filter": {"everything": True}, "reason": "a\u202eb"}, ("/reason", "refused")),
+        ({"filter": {"a/b~": 1}, "reason": "x"}, ("/filter/a~1b~0", "bad_filter")),
+        ({"filter": {"sites": ["x" * 321]}, "reason": "x"}, ("/filter/sites", "bad_filter")),
+        ({"filter": {"senders": ["9" * 5000]}, "reason": "x"}, ("/filter/senders", "bad_filter")),
         ({"filter": {"everything": True}, "reason": "x", "dry_run": 1}, ("/dry_run", "invalid")),
         ({"filter": {"everything": True}, "why": "x"}, ("/why", "unknown_member")),
     ],
@@ -183,6 +189,67 @@ def test_a_verb_that_cannot_be_meant_is_refused_with_a_pointer(
     answer = operator.post(f"{QUEUE}/purge", body)
     assert (answer.status_code, problem_of(answer)) == (422, [problem])
     assert not Job.objects.exists()
+
+
+def test_half_a_surrogate_pair_is_no_text_wherever_it_stands(operator: Program) -> None:
+    half = "\ud800"
+    for body in (
+        {"filter": {"sites": [half]}, "reason": "x"},
+        {"filter": {"recipients": [f"{half}@one.test"]}, "reason": "x"},
+        {"filter": {"campaigns": [f"acme/{half}"]}, "reason": "x"},
+        {"filter": {half: 1}, "reason": "x"},
+        {"filter": {"everything": True}, "reason": half},
+        {half: 1},
+    ):
+        answer = operator.post(f"{QUEUE}/purge", body)
+        assert (answer.status_code, problem_of(answer)) == (400, [("", "malformed_json")])
+    whole = {"filter": {"sites": ["\U0001f600"]}, "reason": "x"}
+    assert operator.post(f"{QUEUE}/purge", whole).status_code == 202
+
+
+def test_a_body_as_deep_as_json_reads_is_refused_and_no_fault_of_ours(operator: Program) -> None:
+    for depth in range(500, 1000):
+        text = f'{{"filter": {{"senders": [{"[" * depth}{"]" * depth}]}}, "reason": "x"}}'
+        answer = operator.post_raw(f"{QUEUE}/purge", text)
+        assert answer.status_code in (400, 422), depth
+
+
+def test_unrouted_mail_is_named_as_a_site(operator: Program, queue: Api) -> None:
+    queue.query(
+        "INSERT INTO ledger_lane (sender_id, account_id, isp_id, mail_class, site, waiting)"
+        " VALUES (%s, %s, 0, 1, '', 4)",
+        queue.house.sender.pk, queue.house.account.pk,
+    )  # fmt: skip
+    assert body_of(operator.get(f"{QUEUE}?site=unrouted"))["total"]["waiting"] == 4
+    body = {"filter": {"sites": ["unrouted"]}, "reason": "x"}
+    shown = body_of(operator.post(f"{QUEUE}/purge", body))
+    assert shown["arguments"]["filter"]["sites"] == ["unrouted"]
+    assert shown["title"] == "purge: sites unrouted"
+
+
+def test_parked_mail_is_held_where_it_lies_and_not_at_a_site(operator: Program, queue: Api) -> None:
+    (lane_id,) = queue.query(
+        "INSERT INTO ledger_lane (sender_id, account_id, isp_id, mail_class, site, waiting)"
+        " VALUES (%s, %s, 2, 1, '', 1) RETURNING id",
+        queue.house.sender.pk, queue.house.account.pk,
+    )[0]  # fmt: skip
+    place_hold(SYSTEM, scope="domain", target="held.test", reason="x")
+    queue.query(
+        "INSERT INTO ledger_row (lane_id, state, due_at, accepted_at, expires_at, message_id,"
+        " recipient_no, recipient, reverse_path, header_from, message_id_header, custom, reason,"
+        " unrouted_domain, content_segment, content_offset, content_length, content_crc)"
+        " VALUES (%s, 0, now(), now(), now() + interval '1 h', gen_random_uuid(), 0,"
+        " 'a@held.test', '', '', '', '', 'held', 'held.test', 1, 0, 1, 0)",
+        lane_id,
+    )
+    assert counts(body_of(operator.get(f"{QUEUE}?site=unrouted"))["total"])[:2] == (1, 1)
+    assert counts(body_of(operator.get(f"{QUEUE}?site=mx.test"))["total"])[:2] == (112, 0)
+
+
+def test_a_head_needs_the_scope_of_a_get(queue: Api) -> None:
+    reader = program(queue.house.account, ApiScope.MESSAGES_READ)
+    assert reader.head(QUEUE).status_code == 403
+    assert program(queue.house.account, ApiScope.QUEUE).head(QUEUE).status_code == 200
 
 
 def test_a_repeated_key_starts_one_job(operator: Program) -> None:

@@ -7,6 +7,8 @@ Raises   ApiError
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -27,6 +29,8 @@ from mailcore.rowfilter import FilterError
 _QUEUE = (ApiScope.QUEUE,)
 JSON = "application/json"
 MOST_NUMBER = (1 << 63) - 1
+_TOO_DEEP = "the body is nested too deep"
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class QueueView(ApiView):
@@ -48,8 +52,10 @@ def _handle(exc: Exception, context: dict[str, Any]) -> HttpResponseBase:
         return respond_problem(unprocessable, exc.problems)
     if isinstance(exc, HoldDenied):
         return respond_problem(HTTPStatus.FORBIDDEN, [Problem("", "not_yours", str(exc))])
+    if isinstance(exc, RecursionError):
+        return respond_problem(HTTPStatus.BAD_REQUEST, [Problem("", "malformed_json", _TOO_DEEP)])
     if isinstance(exc, FilterError):
-        pointer = f"/filter/{exc.field}" if exc.field else "/filter"
+        pointer = f"/filter/{_escaped(exc.field)}" if exc.field else "/filter"
         return respond_problem(unprocessable, [Problem(pointer, "bad_filter", exc.reason)])
     if isinstance(exc, VerbRefused):
         pointer = "" if exc.field == "job_id" else "/" + exc.field.replace(".", "/")
@@ -80,15 +86,31 @@ def read_members(
             header="Content-Type",
         )
     given = parse_json(body)
+    _refuse_half_characters(body, given)
     if not isinstance(given, dict):
         raise refused("", "not_an_object", "the body must be an object")
     for name in given:
         if name not in known:
             shown = ", ".join(known) or "none"
-            pointer = f"/{name}".replace("~", "~0") if "/" not in name else ""
             detail = f"there is no member {name[:80]!r} here; there are: {shown}"
-            raise refused(pointer, "unknown_member", detail)
+            raise refused(f"/{_escaped(name[:80])}", "unknown_member", detail)
     return given, body
+
+
+def _escaped(name: str) -> str:
+    """Return a member's name as a JSON pointer bears it."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def _refuse_half_characters(body: bytes, given: object) -> None:
+    # Only an escape can bring one in; neither PostgreSQL nor an answer in UTF-8 takes it.
+    if _HALF.search(body) is None:
+        return
+    try:
+        json.dumps(given, ensure_ascii=False).encode()
+    except UnicodeEncodeError as exc:
+        detail = "the body has half a surrogate pair, which is no character"
+        raise ApiError(HTTPStatus.BAD_REQUEST, "malformed_json", detail) from exc
 
 
 def answered(

@@ -15,12 +15,13 @@ from control.api.components import responses_with_problems
 from control.api.paging import MOST, USUAL
 from control.jobs.choices import JobState
 from control.queue.api.shown import GROUPS
-from control.queue.services import MOST_REASON
+from control.queue.reasons import MOST_REASON
 from mailcore.holds import HoldScope
 from mailcore.outcome import MailClass, RowState, WaitReason
 from mailcore.rowfilter import MOST_VALUES
 
 _STRING = {"type": "string"}
+_REASON = {"type": "string", "maxLength": MOST_REASON}
 _TEXT_OR_NULL = {"type": "string", "nullable": True}
 _COUNT = {"type": "integer", "minimum": 0}
 _TIME = {"type": "string", "format": "date-time"}
@@ -82,7 +83,9 @@ _FILTER: dict[str, Any] = {
         "accounts": _values(_ID_OR_NAME, "Numbers or login names."),
         "campaigns": _values(_ID_OR_NAME, "Numbers, labels, or account/label."),
         "isps": _values(_ID_OR_NAME, "Numbers or names."),
-        "sites": _values(_STRING, "As the figures of a message name them."),
+        "sites": _values(
+            _STRING, "As a message's `queue` names them; `unrouted` for what has none yet."
+        ),
         "domains": _values(_STRING, "Recipient domains."),
         "classes": _values({"enum": [one.word for one in MailClass]}, "Priority or main."),
         "states": _values(
@@ -225,7 +228,7 @@ HOLD = _operation(
         "properties": {
             "scope": {"type": "string", "enum": _SCOPES},
             "target": {**_ID_OR_NAME, "description": "Number or name; none for everything."},
-            "reason": {"type": "string", "maxLength": MOST_REASON},
+            "reason": _REASON,
             "ends_at": {**_TIME_OR_NULL, "description": "Null: until it is released."},
         },
     },
@@ -272,7 +275,7 @@ FIGURES = _operation(
         _query("group_by", f"Of {', '.join(GROUPS)}, with commas between."),
         *(_query(name, "Number or name; may be repeated.") for name in list(GROUPS)[:4]),
         _query("mail_class", "`priority` or `main`."),
-        _query("site", "May be repeated."),
+        _query("site", "May be repeated; `unrouted` for what has none yet."),
         *_PAGING,
     ],
 )
@@ -293,7 +296,7 @@ def _verb(name: str, summary: str, description: str, *, needs_reason: bool) -> d
             "additionalProperties": False,
             "properties": {
                 "filter": _FILTER,
-                "reason": _STRING,
+                "reason": _REASON,
                 "dry_run": {"type": "boolean", "default": False, "description": "Only count."},
             },
         },
@@ -357,6 +360,6 @@ UNDO = _operation(
     body={
         "type": "object",
         "additionalProperties": False,
-        "properties": {"reason": _STRING},
+        "properties": {"reason": _REASON},
     },
 )

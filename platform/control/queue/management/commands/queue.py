@@ -228,7 +228,11 @@ class Command(BaseCommand):
             self.stdout.write(f"{total.waiting:,} wait there now")
         else:
             self.stdout.write("how many those are, --dry-run tells")
-        return input("Remove them? yes or no: ").strip().lower() in ("y", "yes")
+        try:
+            return input("Remove them? yes or no: ").strip().lower() in ("y", "yes")
+        except (EOFError, KeyboardInterrupt):
+            self.stdout.write()
+            return False
 
     def _undo(self, options: dict[str, Any]) -> None:
         _job_of(options["number"])
@@ -292,7 +296,9 @@ class Command(BaseCommand):
 def _add_lane_filters(parser: ArgumentParser) -> None:
     for name in ("sender", "account", "campaign", "isp"):
         parser.add_argument(f"--{name}", action="append", metavar="WHICH", help="number or name")
-    parser.add_argument("--site", action="append", metavar="NAME")
+    parser.add_argument(
+        "--site", action="append", metavar="NAME", help="unrouted: what has none yet"
+    )
     parser.add_argument(
         "--class", dest="mail_class", action="append", choices=[one.word for one in MailClass]
     )
