@@ -124,7 +124,8 @@ class Command(BaseCommand):
             return
         if token is None:
             account = Account.objects.get(login_name="demo")
-            scopes = [ApiScope.MESSAGES_SEND.value, ApiScope.MESSAGES_READ.value]
+            used_for = (ApiScope.MESSAGES_SEND, ApiScope.MESSAGES_READ, ApiScope.QUEUE)
+            scopes = [one.value for one in used_for]
             _token, clear = issue_token(
                 name=TOKEN_NAME, account=account, scopes=scopes, actor=actor
             )
