@@ -113,4 +113,5 @@ class Slot:
     failures: int = 0
     restart_at: float = 0.0
     is_kept_down: bool = False
+    is_awaited: bool = True
     ended: threading.Event = field(default_factory=threading.Event)

@@ -103,10 +103,11 @@ class Supervisor:
                 raise ValueError(f"a process named {child.name} is running already")
             self._slots[child.name] = Slot(child, self._log_dir / f"{child.name}.log")
 
-    def start(self, *names: str) -> None:
+    def start(self, *names: str, is_awaited: bool = True) -> None:
         """Start the named processes, or all, where they are not running; wait until each is ready.
 
         Raises StartError for the first that is not; those that came up keep running until `stop`.
+        One that is not awaited comes up by itself, and is started again if it does not.
         """
         self._log_dir.mkdir(parents=True, exist_ok=True)
         with self._lock:
@@ -114,10 +115,11 @@ class Supervisor:
             wanted = [self._slots[name] for name in names] if names else self._slots.values()
             for slot in wanted:
                 slot.is_kept_down = False
+                slot.is_awaited = is_awaited
             fresh = [slot for slot in wanted if slot.state in _STARTABLE]
             self._run_watcher()
             begun = [(slot, self._launch(slot)) for slot in fresh]
-        for slot, run in begun:
+        for slot, run in begun if is_awaited else ():
             self._await_ready(slot, run)
 
     def stop(self) -> None:
@@ -172,6 +174,10 @@ class Supervisor:
         slot.state = ChildState.STARTING
         slot.ended.clear()
         self._wake()
+        if child.ready is not None:
+            # A thread for each: a server that takes the line and is slow to answer holds up nobody.
+            look = threading.Thread(target=self._look_until_ready, args=(slot, run), daemon=True)
+            look.start()
         return run
 
     def _await_ready(self, slot: Slot, run: Run) -> None:
@@ -236,11 +242,8 @@ class Supervisor:
                     if wake in heard:
                         wake.recv(4096)
                     self._relaunch_due()
-                self._probe()
 
     def _patience(self) -> float | None:
-        if any(s.state is ChildState.STARTING for s in self._slots.values()):
-            return PROBE_EVERY_S
         waiting = [s.restart_at for s in self._slots.values() if s.state is ChildState.WAITING]
         return max(0.0, min(waiting) - time.monotonic()) if waiting else None
 
@@ -266,6 +269,8 @@ class Supervisor:
         match line:
             case {"event": "started", "pid": int(pid)}:
                 run.pid = pid
+                if slot.child.ready is None:
+                    self._note_ready(slot)
                 identity = ProcessId.of(pid)
                 if self._on_start is None or identity is None:
                     return
@@ -290,7 +295,7 @@ class Supervisor:
         slot.run = None
         slot.ended.set()
         is_wanted = not (self._closing or slot.is_kept_down)
-        if not is_wanted or not (was_up or slot.restarts):
+        if not is_wanted or not (was_up or _comes_back(slot)):
             slot.state = ChildState.STOPPED
         else:
             self._plan_restart(slot, run)
@@ -317,30 +322,29 @@ class Supervisor:
             if slot.state is ChildState.WAITING and slot.restart_at <= now:
                 self._launch(slot)
 
-    def _probe(self) -> None:
-        """Ask those that are coming up whether they are ready; without the lock, for it may take
-        a while."""
-        with self._lock:
-            rising = [
-                (s, s.run)
-                for s in self._slots.values()
-                if s.state is ChildState.STARTING and s.run is not None and s.run.pid is not None
-            ]
-        for slot, run in rising:
-            is_ready = _is_ready(slot.child, run)
+    def _look_until_ready(self, slot: Slot, run: Run) -> None:
+        """Ask one that comes up whether it is ready; without the lock, for it may take a while."""
+        while True:
+            is_ready = run.pid is not None and _is_ready(slot.child, run)
             with self._changed:
                 if slot.run is not run or slot.state is not ChildState.STARTING:
-                    continue
+                    return
                 if is_ready:
-                    slot.state = ChildState.RUNNING
-                    if slot.restarts:
-                        self._say(f"{slot.child.name} is running again")
-                    self._changed.notify_all()
-                elif slot.restarts and not run.is_given_up:
+                    self._note_ready(slot)
+                    return
+                if _comes_back(slot) and not run.is_given_up:
                     self._give_up_if_late(slot, run)
+                self._changed.wait(PROBE_EVERY_S)
+
+    def _note_ready(self, slot: Slot) -> None:
+        """Tell who waits for it. The lock is held."""
+        slot.state = ChildState.RUNNING
+        if slot.restarts:
+            self._say(f"{slot.child.name} is running again")
+        self._changed.notify_all()
 
     def _give_up_if_late(self, slot: Slot, run: Run) -> None:
-        """End a restarted process that does not get ready; it is started once more then."""
+        """End a process that does not get ready, for nobody waits; it is started once more then."""
         limit_s = slot.child.ready_timeout_s
         if time.monotonic() - run.began_at > limit_s:
             run.is_given_up = True
@@ -363,6 +367,11 @@ def _status(slot: Slot) -> ChildStatus:
     return ChildStatus(slot.child.name, slot.state, pid, slot.restarts, slot.log, up_s)
 
 
+def _comes_back(slot: Slot) -> bool:
+    """Whether one that does not come up is started again: nobody waits to be told."""
+    return bool(slot.restarts) or not slot.is_awaited
+
+
 def _readable(sockets: Sequence[socket.socket], timeout_s: float | None) -> set[object]:
     with selectors.DefaultSelector() as selector:
         for each in sockets:
@@ -371,10 +380,8 @@ def _readable(sockets: Sequence[socket.socket], timeout_s: float | None) -> set[
 
 
 def _is_ready(child: Child, run: Run) -> bool:
-    if child.ready is None:
-        return True
     try:
-        return child.ready()
+        return child.ready is None or child.ready()
     except Exception as exc:  # the probe is the caller's; a fault in it must not end the watch
         run.probe_fault = f" ({type(exc).__name__}: {exc})"
         return False

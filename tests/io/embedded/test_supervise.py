@@ -66,6 +66,36 @@ def test_start_waits_until_a_process_says_it_is_ready(
     assert supervisor.status()["web"].state is ChildState.RUNNING
 
 
+def test_a_probe_that_takes_long_holds_up_no_other(supervisor: Supervisor) -> None:
+    asked, other_is_up = threading.Event(), threading.Event()
+
+    def web_is_ready() -> bool:
+        asked.set()
+        return other_is_up.wait(20)
+
+    def event_is_ready() -> bool:
+        return asked.is_set()
+
+    supervisor.add("web", SLEEP, ENV, ready=web_is_ready)
+    supervisor.add("event", SLEEP, ENV, ready=event_is_ready)
+    supervisor.start("web", is_awaited=False)
+    supervisor.start("event")
+    assert supervisor.status()["web"].state is ChildState.STARTING
+    other_is_up.set()
+    eventually(lambda: supervisor.status()["web"].state is ChildState.RUNNING)
+
+
+def test_one_that_nobody_waits_for_is_started_again_until_it_is_ready(
+    supervisor: Supervisor, lines: "queue.Queue[str]", tmp_path: Path
+) -> None:
+    tried, up = tmp_path / "tried", tmp_path / "up"
+    code = f"test -e {tried} && touch {up} && exec sleep 600; touch {tried}; exit 3"
+    supervisor.add("flower", ("sh", "-c", code), ENV, ready=up.exists)
+    supervisor.start("flower", is_awaited=False)
+    assert lines.get(timeout=10).startswith("flower ended with exit code 3")
+    assert lines.get(timeout=10) == "flower is running again"
+
+
 def test_one_that_ends_at_once_is_an_error_with_the_last_lines_of_its_log(
     supervisor: Supervisor,
 ) -> None:
@@ -163,7 +193,7 @@ def test_one_that_ends_well_unasked_is_started_again(
     supervisor: Supervisor, lines: "queue.Queue[str]", tmp_path: Path
 ) -> None:
     sign = tmp_path / "ended once"
-    code = f"[ -e '{sign}' ] || {{ touch '{sign}'; exit 0; }}; exec sleep 600"
+    code = f"[ -e '{sign}' ] || {{ touch '{sign}'; sleep 0.5; exit 0; }}; exec sleep 600"
     supervisor.add("web", ("sh", "-c", code), ENV, ready=sign.exists)
     supervisor.start()
     assert "web ended with exit code 0" in lines.get(timeout=10)

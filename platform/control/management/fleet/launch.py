@@ -103,7 +103,10 @@ class Fleet:
         self.addresses = Addresses("", "", "", 0)
 
     def start(self) -> None:
-        """Start all; return when each is ready. KeyboardInterrupt if `asked` to end before."""
+        """Start all; return when each is ready, but for Flower, which follows.
+
+        KeyboardInterrupt if `asked` to end before.
+        """
         self._began = time.monotonic()
         self._house.claim()
         try:
@@ -114,8 +117,10 @@ class Fleet:
             for spec in specs_of(self._names, self.environment, web=self._web, flower=self._flower):
                 self._add(spec)
             # Flower asks who reads which queue once, at its start: all must be there to answer.
+            # It is a window, and mail waits for none.
             self._processes.start(*(name for name in self._names if name not in ("lab", "flower")))
-            self._processes.start()
+            if "flower" in self._names:
+                self._processes.start("flower", is_awaited=False)
             self._desk.open()
         except (EmbeddedError, StoreUnavailable) as exc:
             self.stop()
