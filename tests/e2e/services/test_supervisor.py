@@ -17,6 +17,8 @@ import pytest
 from control.environment import TOP
 from control.management.fleet import probes
 from mailio.broker import queues_of
+from mailio.ledger.leader import Leadership
+from mailio.ledger.pool import Session
 from tests.support.fleet import (
     Api,
     descendants,
@@ -28,6 +30,8 @@ from tests.support.fleet import (
 from tests.support.services import ClickhouseServer, PostgresServer, RabbitMq, RedisServer
 
 READY_WITHIN_S = 180.0
+# Flower and jobs have tests of their own, and the fleet of this package.
+PROCESSES = "lab,web,priority,delivery,event,upkeep,beat"
 GONE_WITHIN_S = 60.0
 
 
@@ -88,13 +92,13 @@ def node(
 ) -> Iterator[Node]:
     """One node in mode lab, started by the command of the manual."""
     directory = tmp_path_factory.mktemp("a node of mine")
-    broker_url = rabbitmq.virtual_host()
+    broker_url, database_url = rabbitmq.virtual_host(), postgres_server.database()
     env_file, log = directory / "env", directory / "said"
     text = settings_of(
         Path(quote(str(directory))),
         broker_url,
         redis_server.database(),
-        postgres_server.database(),
+        database_url,
         clickhouse_server.database(),
     )
     env_file.write_text(text)
@@ -103,9 +107,13 @@ def node(
     refused = fleet("up", *place)
     assert refused.returncode == 1
     assert "the database is empty" in refused.stderr
+    chosen = ["--processes", PROCESSES]
+    # Another node prepares the same database, and is given its turn.
+    other = Session(database_url, role="migrate")
+    assert Leadership(other).take("migrate")
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "manage.py", "fleet", "up", "--migrate", *place],
+            [sys.executable, "manage.py", "fleet", "up", "--migrate", *chosen, *place],
             cwd=TOP,
             env=environment_without_ours(os.environ),
             stdin=subprocess.DEVNULL,
@@ -114,6 +122,8 @@ def node(
             start_new_session=True,
         )
     try:
+        eventually(lambda: "another node prepares" in log.read_text(), what=log.read_text)
+        other.close()
 
         def is_up() -> bool:
             assert process.poll() is None, log.read_text()
@@ -146,7 +156,7 @@ def test_status_shows_every_process_and_a_synced_node(node: Node) -> None:
     eventually(is_good, within_s=60, what=lambda: last)
     assert "node node7, mode lab" in last[0]
     assert "node synced" in last[0]
-    for name in ("lab", "web", "priority", "delivery1", "event", "upkeep", "control", "flower"):
+    for name in ("lab", "web", "priority", "delivery1", "event", "upkeep", "beat"):
         assert re.search(rf"^{name} +running +\d+ ", last[0], re.MULTILINE), last[0]
 
 
@@ -159,11 +169,17 @@ def test_a_message_goes_through_it(node: Node) -> None:
 
 
 def test_an_operator_stops_a_process_and_starts_it_again(node: Node) -> None:
-    assert node.fleet("stop", "priority").returncode == 0
+    assert node.fleet("stop", "beat").returncode == 0
     stopped = node.fleet("status")
     assert stopped.returncode == 3
-    assert re.search(r"^priority +stopped ", stopped.stdout, re.MULTILINE)
-    assert node.fleet("start", "priority").returncode == 0
+    assert re.search(r"^beat +stopped ", stopped.stdout, re.MULTILINE)
+    assert node.fleet("start", "beat").returncode == 0
+
+
+def test_a_second_one_is_not_started_beside_it(node: Node) -> None:
+    second = node.fleet("up")
+    assert second.returncode == 1
+    assert "a fleet runs in" in second.stderr
 
 
 def test_the_definitions_give_a_broker_what_fleet_and_flower_need(rabbitmq: RabbitMq) -> None:
