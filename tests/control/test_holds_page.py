@@ -66,6 +66,15 @@ def test_a_hold_that_cannot_be_meant_says_at_which_field(
     assert not Hold.objects.exists()
 
 
+def test_what_is_wrong_with_several_holds_alike_is_said_once(house: House, panel: Client) -> None:
+    other = Pool.objects.create(name="other")
+    given = {"scope": "pool", "targets": f"{house.pool.pk},{other.pk}", "reason": "x"}
+    given |= {"ends_at_0": "2001-01-01", "ends_at_1": "00:00:00"}
+    answer = panel.post("/panel/queue/hold/add/", given)
+    assert answer.content.decode().count("the end must lie in the future") == 1
+    assert not Hold.objects.exists()
+
+
 @pytest.mark.parametrize(
     ("model", "scope"),
     [(Node, "node"), (Pool, "pool"), (Source, "source"), (Sender, "sender"), (Isp, "isp")],

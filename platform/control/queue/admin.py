@@ -97,10 +97,12 @@ class HoldForm(VersionedForm):
         parts = [part.strip() for part in text.split(",")]
         self.aims = parts if all(part.isdecimal() for part in parts) else [text]
         if not self.errors:
-            self._try(cleaned)
+            # An error takes its field out of what is cleaned, which the next target needs too.
+            self._try(dict(cleaned))
         return cleaned
 
     def _try(self, cleaned: dict[str, Any]) -> None:
+        told: set[tuple[str, str]] = set()
         for aim in self.aims:
             try:
                 services.check_hold(
@@ -113,7 +115,10 @@ class HoldForm(VersionedForm):
             except services.HoldRefused as exc:
                 for problem in exc.problems:
                     field = problem.pointer[1:]
-                    self.add_error("targets" if field == "target" else field, problem.detail)
+                    said = ("targets" if field == "target" else field, problem.detail)
+                    if said not in told:
+                        self.add_error(*said)
+                    told.add(said)
             except services.HoldDenied as exc:
                 self.add_error(None, str(exc))
 
