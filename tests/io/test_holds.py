@@ -10,7 +10,7 @@ import pytest
 from mailcore.holds import HoldScope
 from mailcore.ports import StoreUnavailable
 from mailio.holds import HoldCache, announce
-from mailio.ledger.holds import PgHolds
+from tests.io.ledger import world
 from tests.io.ledger.proxy import BreakingLine
 from tests.io.ledger.world import ledger_url, query
 from tests.support.stack import redis_url
@@ -20,13 +20,11 @@ NEVER_S = 3600.0
 SOON_S = 0.05
 
 
-@pytest.fixture
-def holds() -> Iterator[PgHolds]:
-    side = PgHolds(ledger_url())
-    query("TRUNCATE queue_hold RESTART IDENTITY")
-    yield side
-    side.close()
-    query("TRUNCATE queue_hold RESTART IDENTITY")
+@pytest.fixture(autouse=True)
+def empty() -> Iterator[None]:
+    world.empty()
+    yield
+    world.empty()
 
 
 @pytest.fixture
@@ -48,15 +46,24 @@ def until(what: Callable[[], bool]) -> None:
         time.sleep(0.01)  # noqa: TID251 - between two looks at another thread
 
 
-def place(holds: PgHolds) -> int:
-    return holds.place(HoldScope.ISP, target_id=3, reason="why", author="ann").hold.id
+def place() -> int:
+    return world.hold(HoldScope.ISP, target_id=3)
 
 
-def test_what_is_held_is_known_from_the_start(
-    holds: PgHolds, made: Callable[..., HoldCache]
-) -> None:
-    place(holds)
+def test_what_is_held_is_known_from_the_start(made: Callable[..., HoldCache]) -> None:
+    place()
     assert (HoldScope.ISP, 3) in made(redis=NOWHERE).current().by_id
+
+
+def test_a_hold_of_a_scope_of_a_newer_release_holds_everything(
+    made: Callable[..., HoldCache],
+) -> None:
+    cache = made(redis=NOWHERE, poll_s=SOON_S)
+    number = place()
+    query("UPDATE queue_hold SET scope = 'continent'")
+    until(lambda: cache.current().everything is not None)
+    world.release(number)
+    until(lambda: cache.current().is_empty)
 
 
 def test_a_process_that_cannot_read_what_is_held_refuses_to_start() -> None:
@@ -64,24 +71,22 @@ def test_a_process_that_cannot_read_what_is_held_refuses_to_start() -> None:
         HoldCache("postgresql://nobody@127.0.0.1:1/none", NOWHERE)
 
 
-def test_a_notice_is_enough(holds: PgHolds, made: Callable[..., HoldCache]) -> None:
+def test_a_notice_is_enough(made: Callable[..., HoldCache]) -> None:
     told: list[bool] = []
     cache = made()
     cache.changed = lambda: told.append(cache.current().is_empty)
-    number = place(holds)
+    number = place()
     assert announce(redis_url())
     until(lambda: not cache.current().is_empty)
-    holds.release(number, by="ann")
+    world.release(number)
     announce(redis_url())
     until(lambda: cache.current().is_empty)
     until(lambda: told == [False, True])
 
 
-def test_a_lost_notice_is_made_up_for_by_a_poll(
-    holds: PgHolds, made: Callable[..., HoldCache]
-) -> None:
+def test_a_lost_notice_is_made_up_for_by_a_poll(made: Callable[..., HoldCache]) -> None:
     cache = made(redis=NOWHERE, poll_s=SOON_S)
-    place(holds)
+    place()
     assert not announce(NOWHERE)
     until(lambda: not cache.current().is_empty)
     # Its end comes by itself, by the database's clock.
@@ -89,24 +94,22 @@ def test_a_lost_notice_is_made_up_for_by_a_poll(
     until(lambda: cache.current().is_empty)
 
 
-def test_the_set_is_the_same_object_while_nothing_changes(
-    holds: PgHolds, made: Callable[..., HoldCache]
-) -> None:
-    place(holds)
+def test_the_set_is_the_same_object_while_nothing_changes(made: Callable[..., HoldCache]) -> None:
+    place()
     cache = made()
     before = cache.current()
     for _ in range(3):
         cache.refresh()
     assert cache.current() is before
-    holds.place(HoldScope.SENDER, target_id=1, reason="why", author="ann")
+    world.hold(HoldScope.SENDER, target_id=1)
     cache.refresh()
     assert cache.current() is not before
 
 
 def test_with_the_database_away_what_was_read_last_stays_in_force(
-    holds: PgHolds, made: Callable[..., HoldCache], caplog: pytest.LogCaptureFixture
+    made: Callable[..., HoldCache], caplog: pytest.LogCaptureFixture
 ) -> None:
-    place(holds)
+    place()
     with BreakingLine(ledger_url()) as line:
         cache = made(dsn=line.dsn, redis=NOWHERE, poll_s=SOON_S)
         before = cache.current()

@@ -131,7 +131,7 @@ SELECT count(*) FROM moved
 
 # Whoever parks may know of a hold that was released meanwhile. Asked here, in the statement that
 # parks, a row can only slip in beside a release that commits while the statement runs; unparking
-# goes on for longer than any statement may take.
+# goes by the rows that are parked and finds it.
 _IS_HELD = """
 EXISTS (SELECT FROM queue_hold h
          WHERE h.scope = 'domain' AND h.target = t.domain AND h.released_at IS NULL

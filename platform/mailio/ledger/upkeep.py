@@ -161,7 +161,6 @@ class LedgerUpkeep:
                 total += count
                 if count < _CHUNK:
                     break
-        self._session.call("note_unparked")
         return total
 
     def prune_undo(self, kept_s: float) -> int:

@@ -225,15 +225,6 @@ WITH picked AS MATERIALIZED (
 SELECT count(*), COALESCE(max(id), 0) FROM freed
 """  # noqa: S608 (constants of this package)
 
-# Half a minute: longer than a statement that began to park before the hold was over can last.
-NOTE_UNPARKED = """
-UPDATE queue_hold h SET unparked_at = statement_timestamp()
- WHERE h.scope = 'domain' AND h.unparked_at IS NULL
-   AND LEAST(h.released_at, h.ends_at) <= statement_timestamp() - interval '30 seconds'
-   AND NOT EXISTS (SELECT FROM ledger_row r
-                    WHERE r.unrouted_domain = h.target AND r.state = 0 AND r.reason = 'held')
-"""
-
 PRUNE_UNDO = """
 DELETE FROM queue_undo
  WHERE id IN (SELECT id FROM queue_undo
@@ -261,6 +252,5 @@ STATEMENTS = {
     "prune_incarnations": PRUNE_INCARNATIONS,
     "let_go_domains": LET_GO_DOMAINS,
     "unpark": UNPARK,
-    "note_unparked": NOTE_UNPARKED,
     "prune_undo": PRUNE_UNDO,
 }

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg2
 
 from mailcore.envelope import ContentRef, QueuedRow, uuid7
+from mailcore.holds import HoldScope
 from mailcore.outcome import MailClass, RowState, WaitReason
 from mailcore.ports import Defer, Finish, LaneClaim, Settlement
 from mailio.ledger import schema
@@ -29,7 +30,7 @@ from tests.support.stack import postgres_url
 
 TABLES = (
     "campaign, ledger_route, ledger_lane, ledger_incarnation, ledger_row, ledger_outbox, "
-    "ledger_cursor, ledger_idempotency, stop_entry, queue_undo"
+    "ledger_cursor, ledger_idempotency, stop_entry, queue_hold, queue_undo"
 )
 
 # The real counts of every lane beside the kept ones; next_due_at may be early, never late.
@@ -80,6 +81,28 @@ def empty() -> str:
 def assert_counts_agree() -> None:
     """Every lane counts what it has, and no lane would be looked at too late."""
     assert query(DISAGREEMENTS) == []
+
+
+def hold(
+    scope: HoldScope, *, target_id: int = 0, target: str = "", ends_in_s: float | None = None
+) -> int:
+    """Place a hold, as the control plane does; return its number."""
+    found = query(
+        "INSERT INTO queue_hold (scope, target_id, target, reason, author, ends_at)"
+        " VALUES (%s, %s, %s, 'why', 'ann', now() + make_interval(secs => %s)) RETURNING id",
+        *(scope.value, target_id, target, ends_in_s),
+    )
+    return int(found[0][0])
+
+
+def hold_domain(domain: str = "one.test", *, ends_in_s: float | None = None) -> int:
+    """Hold a recipient domain; return the hold's number."""
+    return hold(HoldScope.DOMAIN, target=domain, ends_in_s=ends_in_s)
+
+
+def release(number: int) -> None:
+    """End a hold."""
+    query("UPDATE queue_hold SET released_at = now(), released_by = 'ann' WHERE id = %s", number)
 
 
 class Held:

@@ -10,13 +10,11 @@ CREATE TABLE queue_hold (
     placed_at   timestamptz NOT NULL DEFAULT statement_timestamp(),
     ends_at     timestamptz,
     released_at timestamptz,
-    released_by text NOT NULL DEFAULT '',
-    -- scope domain: when the last row it had parked was let go
-    unparked_at timestamptz
+    released_by text NOT NULL DEFAULT ''
 );
 CREATE INDEX queue_hold_open ON queue_hold (id) WHERE released_at IS NULL;
-CREATE INDEX queue_hold_parking ON queue_hold (target)
-    WHERE scope = 'domain' AND unparked_at IS NULL;
+CREATE INDEX queue_hold_domain ON queue_hold (target)
+    WHERE scope = 'domain' AND released_at IS NULL;
 -- A domain is no part of a lane: rows of a held one are parked, unrouted, with this reason.
 CREATE INDEX ledger_row_parked ON ledger_row (unrouted_domain, id)
     WHERE unrouted_domain IS NOT NULL AND state = 0 AND reason = 'held';
