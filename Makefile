@@ -15,7 +15,8 @@ ENV ?=
 PROCESSES ?=
 MIGRATE ?=
 N ?= 1
-FLEET = exec $(PYTHON) manage.py fleet
+FLEET = test -x $(PYTHON) || { echo "first: deploy/bootstrap.sh runtime" >&2; exit 1; }; \
+	exec $(PYTHON) manage.py fleet
 ENV_FILE = $(if $(ENV),--env-file "$(ENV)")
 
 help: ## show this list
