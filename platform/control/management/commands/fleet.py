@@ -22,7 +22,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from control.management.fleet import doctor, own
 from control.management.fleet.campaign import Campaign
-from control.management.fleet.demo import Demo, words
+from control.management.fleet.demo import Demo, Verdict, words
 from control.management.fleet.house import TOP, FleetError, House
 from control.management.fleet.launch import FLOWER_USER, Fleet
 from embedded.signals import stop_signals
@@ -68,7 +68,9 @@ class Command(BaseCommand):
         except (FleetError, StoreUnavailable, LabError) as exc:
             raise CommandError(str(exc)) from exc
         except KeyboardInterrupt:
-            self.stdout.write("stopped")
+            self._say("stopped")
+            if options["verb"] == "demo":
+                sys.exit(130)  # nothing was shown by it
 
     # ── run ──────────────────────────────────────────────────────────────────────────────────
 
@@ -124,20 +126,34 @@ class Command(BaseCommand):
         var_dir = Path(tempfile.mkdtemp(prefix="demo-", dir=base))
         self._banner("lab")
         began = time.monotonic()
-        with Fleet(House(var_dir, "lab"), say=self._say, asked=asked) as fleet:
-            demo = Demo(
-                fleet, messages=messages, with_kill=with_kill, say=self._say, show=self._show
-            )
-            found = demo.run(asked)
-            self._say(f"{found.reckoning.table()}\nour statistics: {found.statistics}")
+        try:
+            found = self._demonstrate(var_dir, messages, with_kill, asked)
+        except KeyboardInterrupt:
+            shutil.rmtree(var_dir, ignore_errors=True)
+            raise
         if found.is_good:
             shutil.rmtree(var_dir, ignore_errors=True)
         else:
             self._say(f"data and logs are kept in {var_dir}")
         self._say(f"{time.monotonic() - began:.1f} s in all")
-        self.stdout.write(found.line)
+        for fault in found.faults:
+            self._say(f"not as it must be: {fault}")
+        self._say(found.line)
         if not found.is_good:
             sys.exit(1)
+
+    def _demonstrate(
+        self, var_dir: Path, messages: int, with_kill: bool, asked: threading.Event
+    ) -> Verdict:
+        with Fleet(House(var_dir, "lab"), say=self._say, asked=asked) as fleet:
+            demo = Demo(
+                fleet, messages=messages, with_kill=with_kill, say=self._say, show=self._show
+            )
+            found = demo.run(asked)
+            if asked.is_set():
+                raise KeyboardInterrupt
+            self._say(f"{found.reckoning.table()}\nour statistics: {found.statistics}")
+        return found
 
     # ── words ────────────────────────────────────────────────────────────────────────────────
 
@@ -156,6 +172,8 @@ class Command(BaseCommand):
     def _show(self, text: str) -> None:
         """Show progress in place where a person watches; in a log, now and then."""
         if self.stdout.isatty():
+            # A line that is broken in two cannot be written over.
+            text = text[: shutil.get_terminal_size().columns - 1]
             self.stdout.write(f"\r\033[K{text}", ending="")
             self.stdout.flush()
         elif time.monotonic() - self._shown_at > 5:

@@ -144,7 +144,10 @@ class Campaign:
 
     def kill(self, asked: threading.Event) -> Kill | None:
         """Kill a delivery worker that has connections open; None while none has."""
-        killed = kill_delivery(self._fleet.pids(), int(self._fleet.environment["SMTP_PORT"]))
+        try:
+            killed = kill_delivery(self._fleet.pids(), int(self._fleet.environment["SMTP_PORT"]))
+        except OSError as exc:
+            raise FleetError(f"no delivery worker can be looked at and killed: {exc}") from exc
         if killed is None:
             return None
         deadline = time.monotonic() + ENDINGS_WITHIN_S
