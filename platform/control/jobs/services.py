@@ -53,7 +53,7 @@ def claim(job_id: int) -> Job | None:
 
 
 def due() -> list[int]:
-    """Return the jobs with a turn due, those first that had none for longest."""
+    """Return the jobs with a turn due, the oldest first; each has a part of the time."""
     stale = timezone.now() - timedelta(seconds=STALE_S)
     between = Q(heartbeat_at=None) | Q(heartbeat_at__lt=stale)
     found = Job.objects.filter(Q(state=JobState.WAITING) | (Q(state=JobState.RUNNING) & between))

@@ -12,8 +12,8 @@ The result of a job, kept up with every step:
     sample                      some rows of a dry run
     undo_until                  of a purge: until when it can be undone
 and of an undo: changed (rows brought back), too_late (whose lifetime was over).
-A step whose process died before it was noted is missing in the counts of an expiry or a retry;
-those of a purge are counted anew at its end.
+A step whose process died before it was noted is missing in the counts of an expiry, a retry or
+an undo; those of a purge are counted anew at its end.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ class QueueVerbs:
         with self._session.transaction() as execute:
             seen, following = self._look(execute, meant, position, self._changed)
             found = {row.id: row for row in seen if row.is_meant}
-            eased = execute("EXECUTE ease (%s,%s)", _keys(found.values())) if found else []
+            eased = execute("EXECUTE ease (%s,%s,%s)", _keys(found.values())) if found else []
         if eased:
             self._wake()
         return _step(following, seen, [found[row[0]] for row in eased])
@@ -211,7 +211,7 @@ class QueueVerbs:
         with self._session.transaction() as execute:
             seen, following = self._look(execute, meant, position, self._changed)
             found = {row.id: row for row in seen if row.is_meant}
-            taken = execute("EXECUTE take (%s,%s)", _keys(found.values())) if found else []
+            taken = execute("EXECUTE take (%s,%s,%s)", _keys(found.values())) if found else []
             if taken:
                 settlement = plan([to_row(row[:-1]) for row in taken], taken[0][-1])
                 execute(
@@ -226,9 +226,13 @@ class QueueVerbs:
         return _step(following, seen, [found[row[0]] for row in taken])
 
 
-def _keys(rows: Iterable[Seen]) -> tuple[str, str]:
-    ordered = sorted((row.id, row.lane_id) for row in rows)
-    return arrays.numbers([i for i, _ in ordered]), arrays.numbers([lane for _, lane in ordered])
+def _keys(rows: Iterable[Seen]) -> tuple[str, str, str]:
+    ordered = sorted(rows, key=lambda row: row.id)
+    return (
+        arrays.numbers([row.id for row in ordered]),
+        arrays.numbers([row.lane_id for row in ordered]),
+        arrays.numbers([row.state.value for row in ordered]),
+    )
 
 
 def _step(following: Position | None, seen: Sequence[Seen], done: Sequence[Seen]) -> VerbStep:

@@ -1,7 +1,8 @@
 """The statements of the queue verbs: look, take, end, ease, restore.
 
 A look goes along an index from where the last one ended and locks nothing. What it found is then
-taken by id, as it is now and not as it was seen, and what others hold is left to them. Lanes are
+taken by id, as it is now, if it is in the state and lane in which it was seen: an operator who did
+not name the unknown must not have one sent again. What others hold is left to them. Lanes are
 locked after rows and in their order, as everywhere (delivery_sql).
 """
 
@@ -95,8 +96,8 @@ SELECT r.recipient, r.message_id::text, r.state, r.reason, r.due_at::text, r.att
 
 TAKE = f"""
 SELECT {columns(row="r", lane="l")}, statement_timestamp()
-  FROM unnest($1::bigint[], $2::bigint[]) AS t (id, lane_id)
-  JOIN ledger_row r ON r.id = t.id AND r.lane_id = t.lane_id AND r.state + 0 IN (0, 2)
+  FROM unnest($1::bigint[], $2::bigint[], $3::int[]) AS t (id, lane_id, state)
+  JOIN ledger_row r ON r.id = t.id AND r.lane_id = t.lane_id AND r.state + 0 = t.state
   JOIN ledger_lane l ON l.id = r.lane_id
  ORDER BY r.id
    FOR UPDATE OF r SKIP LOCKED
@@ -140,8 +141,8 @@ SELECT count(*) FROM gone
 EASE = f"""
 WITH picked AS MATERIALIZED (
     SELECT r.id, r.state
-      FROM unnest($1::bigint[], $2::bigint[]) AS t (id, lane_id)
-      JOIN ledger_row r ON r.id = t.id AND r.lane_id = t.lane_id
+      FROM unnest($1::bigint[], $2::bigint[], $3::int[]) AS t (id, lane_id, state)
+      JOIN ledger_row r ON r.id = t.id AND r.lane_id = t.lane_id AND r.state + 0 = t.state
      WHERE r.state + 0 = 2
         OR (r.state + 0 = 0 AND r.due_at > statement_timestamp() AND r.reason <> 'held')
      ORDER BY r.id

@@ -9,11 +9,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event as Flag
 
+import pytest
+
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import RowState
 from mailcore.rowfilter import RowFilter
+from mailio.ledger import arrays, verbs_sql
 from mailio.ledger.accept import Acceptor
 from mailio.ledger.delivery import PgLedger
+from mailio.ledger.pool import Session
 from mailio.ledger.scan import Meant
 from mailio.ledger.upkeep import LedgerUpkeep
 from mailio.ledger.verbs import QueueVerbs
@@ -121,6 +125,21 @@ def test_two_undos_of_one_purge_at_once_restore_each_row_once(dsn: str, acceptor
     world.assert_counts_agree()
     for side in (first, second):
         side.close()
+
+
+@pytest.mark.parametrize("statement", ["ease", "take"])
+async def test_a_row_seen_waiting_that_became_unknown_meanwhile_is_left_alone(
+    acceptor: Acceptor, ledger: PgLedger, incarnation: int, dsn: str, statement: str
+) -> None:
+    accept(acceptor, message("a@one.test"))
+    rows = await claim_all(ledger, incarnation)
+    await ledger.settle(waits(rows, state=RowState.UNKNOWN, delay_s=900))
+    session = Session(dsn, role="test", statements=verbs_sql.STATEMENTS)
+    ids, lanes = (arrays.numbers([number]) for number in (rows[0].id, rows[0].lane_id))
+    seen = {state: arrays.numbers([state.value]) for state in RowState}
+    assert session.call(statement, (ids, lanes, seen[RowState.WAITING])) == []
+    assert len(session.call(statement, (ids, lanes, seen[RowState.UNKNOWN]))) == 1
+    session.close()
 
 
 def test_a_step_repeated_after_a_lost_answer_does_nothing_more(
