@@ -71,6 +71,12 @@ _SPOOL: Sequence[tuple[str, Kind, str, Callable[[SpoolNode], float | None]]] = (
         "Hours until nothing is accepted; absent while that is not in sight.",
         lambda n: n.hours_left,
     ),
+    (
+        "in_doubt",
+        Kind.GAUGE,
+        "1 if nothing is deleted until a person has looked.",
+        lambda n: float(n.doubt != ""),
+    ),
     ("segments", Kind.GAUGE, "Segment files after the last sweep.", lambda n: n.segments),
     ("segment_bytes", Kind.GAUGE, "Size of all segment files.", lambda n: n.size_bytes),
     ("live_bytes", Kind.GAUGE, "Content that may still be needed.", lambda n: n.live_bytes),

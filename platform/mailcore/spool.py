@@ -1,7 +1,8 @@
 """What upkeep does with the segments of a spool, and how long their disk lasts.
 
-Gives    SegmentInfo, LiveSegment, Inventory; Keeper, keeper_of, is_worth_compacting;
-         SweepFigures, figures_of; DiskSpace, DiskSample, Forecast, forecast; DiskState, disk_state
+Gives    SegmentInfo, LiveSegment, Inventory; SpoolMark, Doubt, doubt_of; Keeper, keeper_of,
+         is_worth_compacting; SweepFigures, figures_of; DiskSpace, DiskSample, Forecast, forecast;
+         DiskState, disk_state
 Takes    what lies on the disk, what the ledger points at, the node's policy
 Raises   nothing
 Follows  design.md section 2 (content has no reference count) and section 3 step 10
@@ -32,7 +33,8 @@ MOST_HOURS = 10 * 365 * 24.0
 @dataclass(frozen=True, slots=True)
 class SegmentInfo:
     """A segment file. `is_sealed` once no process may write to it any more; `age_s` counts from
-    the last write, so what was acknowledged a moment ago is never old; `created_ms` is Unix time.
+    the last write, so what was acknowledged a moment ago is never old, and is negative for what a
+    clock that was ahead wrote; `created_ms` is Unix time.
     """
 
     number: int
@@ -59,6 +61,36 @@ class Inventory:
 
     segments: Sequence[SegmentInfo]
     foreign: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolMark:
+    """Whose a spool directory is and how many sweeps it has seen: as a file in it says, and as the
+    ledger does."""
+
+    installation: str
+    node: str = ""
+    sweeps: int = 0
+
+
+class Doubt(Enum):
+    """Why nothing is deleted in a directory before a person has looked."""
+
+    OTHERS = "others"  # marked by another installation, or we look into another database
+    REWOUND = "rewound"  # the ledger is older than the directory: restored from a backup
+    UNMARKED = "unmarked"  # no mark can be written
+
+
+def doubt_of(on_disk: SpoolMark | None, in_ledger: SpoolMark) -> Doubt | None:
+    """Return what speaks against deleting by what this ledger says. Read the disk first: what it
+    tells of this node had been committed in the ledger before."""
+    if on_disk is None:
+        return None
+    if on_disk.installation != in_ledger.installation:
+        return Doubt.OTHERS
+    if on_disk.node == in_ledger.node and on_disk.sweeps > in_ledger.sweeps:
+        return Doubt.REWOUND
+    return None
 
 
 class Keeper(Enum):
@@ -120,6 +152,7 @@ class SweepFigures:
     compacted: int = 0
     copied_bytes: int = 0
     moved_rows: int = 0
+    doubt: str = ""
 
 
 def figures_of(

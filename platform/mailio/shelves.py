@@ -1,7 +1,7 @@
 """What lies on this node's disk, as upkeep sees it: journals of the dead, sealed segments.
 
 Gives    JournalDirectory (port JournalShelf), SegmentDirectory (port SpoolShelf)
-Raises   StoreUnavailable when the disk cannot be read; StoreFull for a copy without room
+Raises   StoreUnavailable when the disk cannot be read; StoreFull for a copy or a mark without room
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mailcore.envelope import ContentRef
-from mailcore.ports import StoreUnavailable
-from mailcore.spool import DiskSpace, Inventory
+from mailcore.ports import StoreFull, StoreUnavailable
+from mailcore.spool import DiskSpace, Inventory, SpoolMark
 from mailio import journal
-from mailio.spool import files
-from mailio.spool.segments import SegmentSpool
+from mailio.spool import files, mark
+from mailio.spool.segments import FULL, SegmentSpool
 
 # Copying is what makes room, so it may go on when nothing is accepted any more.
 COPY_FLOOR_BYTES = 32 * 2**20
@@ -73,6 +73,17 @@ class SegmentDirectory:
         with _told():
             return files.take_inventory(self._directory, now=self._wall())
 
+    def mark(self) -> SpoolMark | None:
+        """Return what the directory is marked with, None if nobody did."""
+        with _told():
+            return mark.read_mark(self._directory)
+
+    def write_mark(self, new: SpoolMark) -> None:
+        """Mark the directory, if there is one. Raises StoreFull."""
+        with _told():
+            if self._directory.is_dir():
+                mark.write_mark(self._directory, new)
+
     def delete(self, segments: Iterable[int]) -> Sequence[int]:
         """Delete those that nobody writes to any more; return which."""
         with _told():
@@ -110,4 +121,5 @@ def _told() -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise StoreUnavailable("spool", exc.strerror or str(exc)) from exc
+        kind = StoreFull if exc.errno in FULL else StoreUnavailable
+        raise kind("spool", exc.strerror or str(exc)) from exc

@@ -17,6 +17,7 @@ from tests.support.stack import drop_postgres, postgres_url
 TABLES = {
     "campaign",
     "inbound_event",
+    "installation",
     "ledger_cursor",
     "ledger_idempotency",
     "ledger_incarnation",
@@ -31,6 +32,7 @@ TABLES = {
     "mailbox_tally",
     "queue_hold",
     "queue_undo",
+    "spool_home",
     "spool_node",
     "spool_sample",
     "stop_entry",

@@ -213,7 +213,7 @@ def test_a_writer_with_nothing_to_write_seals_its_segment(tmp_path: Path) -> Non
 def test_what_is_held_is_not_sealed_for_anybody_before_the_end(tmp_path: Path) -> None:
     spool = SegmentSpool(tmp_path, min_free_bytes=0, wall=lambda: 1e9)
     with spool.holding():
-        refs = spool.append([b"one"])
+        refs = [*spool.append([b"one"])]
         spool.seal()
         refs += spool.append([b"two"])
         spool.seal()
@@ -278,6 +278,16 @@ def test_a_forked_child_writes_to_a_segment_of_its_own(spool: SegmentSpool) -> N
     (later,) = spool.append([b"parent again"])
     assert mine.segment == later.segment != theirs.segment
     assert spool.read_now([mine, theirs, later]) == [b"parent", b"child", b"parent again"]
+
+
+def test_a_child_forked_while_a_thread_holds_the_locks_can_write(spool: SegmentSpool) -> None:
+    spool.append([b"parent"])
+    with spool._segment_lock, spool._files_lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            os._exit(0 if spool.read_now(spool.append([b"child"])) == [b"child"] else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_what_was_acknowledged_before_a_kill_reads_back(tmp_path: Path) -> None:

@@ -37,7 +37,12 @@ class Dying:
     """A port that lives for so many more calls of those that change something; with `after` the
     last of them is carried out before the end."""
 
-    CHANGES = frozenset({"delete", "copy", "spare", "move_contents", "seal", "note_sweep"})
+    CHANGES = frozenset(
+        {
+            *("count_sweep", "write_mark", "delete", "copy", "spare"),
+            *("move_contents", "seal", "note_sweep"),
+        }
+    )
 
     def __init__(self, port: Any, left: list[int], *, after: bool) -> None:
         self._port, self._left, self._after = port, left, after

@@ -4,6 +4,7 @@ dies in between."""
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -13,9 +14,11 @@ import pytest
 
 from mailcore.envelope import ContentRef
 from mailcore.policy.model import Node, PolicySnapshot
-from mailcore.ports import StoreFull
+from mailcore.ports import StoreFull, StoreUnavailable
+from mailcore.spool import SpoolMark
 from mailio.shelves import SegmentDirectory
 from mailio.spool.files import segment_path
+from mailio.spool.mark import read_mark, write_mark
 from mailio.spool.segments import SegmentSpool
 from tests.io.ledger.test_spool_book import UNDO
 from tests.io.ledger.world import claim_all, ends, query
@@ -234,6 +237,96 @@ async def test_two_upkeep_processes_at_once_lose_nothing(house: House) -> None:
     await house.sweep()
     house.assert_all_is_there()
     assert len(house.segments()) == 1
+
+
+# --- whose directory it is ------------------------------------------------------------------------
+
+
+async def test_a_directory_of_another_installation_is_left_alone_and_that_is_told(
+    house: House,
+) -> None:
+    garbage = house.take(b"of the others")
+    house.finish("r0@one.test")
+    house.ahead[0] = DAY_S
+    write_mark(house.directory, SpoolMark("another", NODE, 1))
+    await house.sweep()
+    assert house.segments() == [garbage]
+    assert house.told("doubt, deleted, segments") == ("others", 0, 1)
+    assert read_mark(house.directory) == SpoolMark("another", NODE, 1)
+
+
+async def test_a_ledger_older_than_the_directory_deletes_nothing_until_somebody_has_looked(
+    house: House,
+) -> None:
+    await house.sweep()  # there is no directory yet, and nothing is marked
+    assert not house.directory.exists()
+    house.take(b"accepted before the backup")
+    await house.sweep()
+    backup = query("SELECT sweeps FROM spool_home WHERE node = %s", NODE)
+    later = house.take(b"accepted after the backup")
+    await house.sweep()
+    query("UPDATE spool_home SET sweeps = %s WHERE node = %s", backup[0][0], NODE)
+    house.finish("r0@one.test", "r1@one.test")
+    house.ahead[0] = DAY_S
+    for _ in range(5):  # time does not heal it
+        await house.sweep()
+        assert later in house.segments()
+        assert house.told("doubt, deleted") == ("rewound", 0)
+    (house.directory / "installation.json").unlink()
+    await house.sweep()
+    assert house.segments() == []
+    assert house.told("doubt, foreign_count") == ("", 0)
+
+
+async def test_a_mark_that_cannot_be_read_is_nobodys_we_know(house: House) -> None:
+    house.take(b"x")
+    for text in (b"", b"[]", b'{"installation": 5, "node": null}', bytes(range(256)) * 40):
+        (house.directory / "installation.json").write_bytes(text)
+        await house.sweep()
+        assert house.told("doubt") == ("others",)
+
+
+async def test_a_directory_that_takes_no_mark_is_not_swept(house: House) -> None:
+    garbage = house.take(b"garbage")
+    house.finish("r0@one.test")
+    house.ahead[0] = DAY_S
+
+    class ReadOnly(SegmentDirectory):
+        def write_mark(self, new: SpoolMark) -> None:
+            raise StoreUnavailable("spool", "Read-only file system")
+
+    with closing(ReadOnly(house.directory, wall=house.wall)) as shelf:
+        await sweep_spool(SpoolPorts(NODE, house.policy, shelf, house.book, GRACE_S))
+    assert house.segments() == [garbage]
+    assert house.told("doubt") == ("unmarked",)
+
+
+async def test_two_nodes_of_one_installation_may_share_a_directory(house: House) -> None:
+    for _ in range(3):
+        await house.sweep()
+    kept = house.take(b"x")
+    for node in ("node8", NODE, "node9", NODE):
+        with closing(house.shelf()) as shelf:
+            await sweep_spool(SpoolPorts(node, house.policy, shelf, house.book, GRACE_S))
+        assert query("SELECT doubt FROM spool_node WHERE node = %s", node) == [("",)]
+    assert house.segments() == [kept]
+
+
+async def test_what_a_clock_that_was_ahead_wrote_is_kept_for_the_grace_time_and_not_for_years(
+    house: House,
+) -> None:
+    house.ahead[0] = 3000 * DAY_S
+    future = house.take(b"x")
+    os.utime(segment_path(house.directory, future), (house.wall(), house.wall()))
+    house.finish("r0@one.test")
+    house.ahead[0] = 0.0
+    for ahead_s in (0.0, GRACE_S - 1):
+        house.ahead[0] = ahead_s
+        await house.sweep()
+        assert house.told("segments, oldest_keeper") == (1, "grace")
+    house.ahead[0] = GRACE_S + 2
+    await house.sweep()
+    assert house.segments() == []
 
 
 # --- who reads meanwhile --------------------------------------------------------------------------

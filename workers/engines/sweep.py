@@ -20,12 +20,14 @@ from dataclasses import dataclass, field, replace
 
 from mailcore.envelope import ContentRef
 from mailcore.policy.model import Node
-from mailcore.ports import PolicySource, SpoolLedger, SpoolShelf, StoreFull
+from mailcore.ports import PolicySource, SpoolLedger, SpoolShelf, StoreFull, StoreUnavailable
 from mailcore.spool import (
+    Doubt,
     Inventory,
     Keeper,
     LiveSegment,
     SegmentInfo,
+    doubt_of,
     figures_of,
     forecast,
     is_worth_compacting,
@@ -107,13 +109,18 @@ def _sweep(ports: SpoolPorts) -> int:
     retention_s = ports.settings().spool_retention_s
     before = ports.shelf.inventory()
     live = _live(ports, before)
+    doubt = _take_over(ports)
     unwanted = {
         info.number: info.size_bytes
         for info in before.segments
-        if _keeper(ports, info, live, retention_s) is Keeper.NOBODY
+        if doubt is None and _keeper(ports, info, live, retention_s) is Keeper.NOBODY
     }
+    for info in before.segments:
+        if info.is_sealed and info.age_s < -ports.grace_s:
+            # A clock was ahead when it was written. From now on its age counts.
+            ports.shelf.spare(info.number, age_s=0.0)
     deleted = ports.shelf.delete(unwanted)
-    compacted = _compact(ports, before, live, retention_s)
+    compacted = _Compacted() if doubt else _compact(ports, before, live, retention_s)
     after = ports.shelf.inventory()
     figures = figures_of(
         after,
@@ -131,10 +138,29 @@ def _sweep(ports: SpoolPorts) -> int:
             copied_bytes=compacted.copied_bytes,
             moved_rows=compacted.moved_rows,
             unreadable=compacted.unreadable,
+            doubt=doubt.value if doubt else "",
         ),
     )
     ports.ledger.prune()
     return len(deleted)
+
+
+def _take_over(ports: SpoolPorts) -> Doubt | None:
+    """Mark the directory as ours; return why that is in doubt, and then nothing may be deleted."""
+    doubt = doubt_of(ports.shelf.mark(), ports.ledger.home(ports.node))
+    if doubt is None:
+        try:
+            ports.shelf.write_mark(ports.ledger.count_sweep(ports.node))
+        except StoreFull as exc:
+            # The sweep is what makes room; an older mark says less and nothing wrong.
+            log.warning("spool not marked", extra={"node": ports.node, "reason": exc.reason})
+        except StoreUnavailable as exc:
+            if exc.store != "spool":
+                raise
+            doubt = Doubt.UNMARKED
+    if doubt is not None:
+        log.error("nothing is swept", extra={"node": ports.node, "doubt": doubt.value})
+    return doubt
 
 
 def _live(ports: SpoolPorts, inventory: Inventory) -> Mapping[int, LiveSegment]:

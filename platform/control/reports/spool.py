@@ -65,6 +65,7 @@ class SpoolNode:
     compacted: int
     copied_bytes: int
     moved_rows: int
+    doubt: str
     deleted_all: int
     deleted_bytes_all: int
     compacted_all: int

@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy
 from control.reports.charts import Segment, bar, tag, title
 from control.reports.scales import duration, grouped, percent
 from control.reports.spool import HistoryPoint, SpoolNode
-from mailcore.spool import HOUR_S, DiskState, Keeper
+from mailcore.spool import HOUR_S, DiskState, Doubt, Keeper
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
@@ -39,6 +39,15 @@ STATE_WORDS: Mapping[DiskState, StrOrPromise] = {
     DiskState.STOPPED: gettext_lazy("The disk is full: nothing is accepted."),
     DiskState.LOW: gettext_lazy("The disk has less free than its warning threshold."),
     DiskState.FILLING: gettext_lazy("The disk will be full in less than a day."),
+}
+DOUBTS: Mapping[str, StrOrPromise] = {
+    Doubt.OTHERS.value: gettext_lazy(
+        "the directory is marked by another installation, or the database is another one's."
+    ),
+    Doubt.REWOUND.value: gettext_lazy(
+        "the database is older than the directory's last sweep, as after a restored backup."
+    ),
+    Doubt.UNMARKED.value: gettext_lazy("no file can be written into the directory."),
 }
 
 
@@ -68,6 +77,7 @@ def _node(node: SpoolNode, points: Sequence[HistoryPoint], now: datetime) -> dic
         "name": node.node,
         "warning": "" if is_stale else STATE_WORDS.get(node.state, ""),
         "is_stale": is_stale,
+        "doubt": DOUBTS.get(node.doubt, node.doubt),
         "measured_at": node.measured_at,
         "swept_at": node.swept_at,
         "free": octets(node.free_bytes),

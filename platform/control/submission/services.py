@@ -88,7 +88,9 @@ def open_door(configured: Settings) -> Door:
         node = policy.current().nodes.get(configured.node) or Node(0, configured.node)
         return node.spool_stop_bytes
 
-    spool = SegmentSpool(configured.spool_dir, min_free_bytes=must_stay_free)
+    spool = SegmentSpool(
+        configured.spool_dir, min_free_bytes=must_stay_free, owner=acceptor.installation
+    )
     clock = LedgerClock()
     waker = RedisWaker(configured.redis_url)
     outbox = PgOutbox(configured.database_url)

@@ -12,6 +12,7 @@ from mailcore.spool import (
     Forecast,
     Inventory,
     LiveSegment,
+    SpoolMark,
     SweepFigures,
 )
 
@@ -21,6 +22,14 @@ class SpoolShelf(Protocol):
 
     def inventory(self) -> Inventory:
         """Return what lies in the directory."""
+        ...
+
+    def mark(self) -> SpoolMark | None:
+        """Return what the directory is marked with, None if nobody did."""
+        ...
+
+    def write_mark(self, mark: SpoolMark) -> None:
+        """Mark the directory, if there is one. Raises StoreFull."""
         ...
 
     def delete(self, segments: Iterable[int]) -> Sequence[int]:
@@ -50,6 +59,14 @@ class SpoolShelf(Protocol):
 
 class SpoolLedger(Protocol):
     """What the ledger knows about content. Plain, for threads. Raises StoreUnavailable."""
+
+    def home(self, node: str) -> SpoolMark:
+        """Return whose this ledger is, and how many sweeps of the node it has counted."""
+        ...
+
+    def count_sweep(self, node: str) -> SpoolMark:
+        """Count one more; return the same."""
+        ...
 
     def live_segments(self, segments: Sequence[int]) -> Sequence[LiveSegment]:
         """Return those of these segments that a row or an undo record points at."""

@@ -38,6 +38,7 @@ from mailio.ledger.accept_values import (
     StoredAnswer,
 )
 from mailio.ledger.pool import STORE, ConnectionLost, Execute, Profile, RolledBack, Session
+from mailio.ledger.spool_sql import INSTALLATION
 
 __all__ = [
     "AcceptBatch",
@@ -82,6 +83,7 @@ class Acceptor:
             statement_timeout_s=statement_timeout_s,
         )
         self._stopped = threading.Event()
+        self._installation = ""
         self._campaigns: dict[tuple[int, str], int] = {}
         self._routes: dict[str, tuple[float, KnownRoute]] = {}
 
@@ -176,6 +178,12 @@ class Acceptor:
         """Return the database's clock, in seconds since 1970."""
         row = self._lookups.run("SELECT extract(epoch FROM clock_timestamp())::float8")
         return float(row[0][0])
+
+    def installation(self) -> str:
+        """Return the id of the installation whose database this is."""
+        if not self._installation:
+            self._installation = str(self._lookups.run(INSTALLATION)[0][0])
+        return self._installation
 
     def close(self) -> None:
         """Close the connections; a batch whose fate is being looked up gives up."""

@@ -21,6 +21,7 @@ from mailcore.spool import (
     DiskSpace,
     Forecast,
     LiveSegment,
+    SpoolMark,
     SweepFigures,
 )
 from mailio.ledger import arrays
@@ -46,6 +47,16 @@ class SpoolBook:
             statements=STATEMENTS,
             statement_timeout_s=statement_timeout_s,
         )
+
+    def home(self, node: str) -> SpoolMark:
+        """Return whose this ledger is, and how many sweeps of the node it has counted."""
+        ((installation, sweeps),) = self._session.call("home", (node,))
+        return SpoolMark(installation, node, sweeps)
+
+    def count_sweep(self, node: str) -> SpoolMark:
+        """Count one more; return the same."""
+        ((installation, sweeps),) = self._session.call("count_sweep", (node,))
+        return SpoolMark(installation, node, sweeps)
 
     def live_segments(self, segments: Sequence[int]) -> Sequence[LiveSegment]:
         """Return those of these segments that a row or an undo record points at."""
@@ -112,7 +123,7 @@ class SpoolBook:
                 *(None if oldest_ms is None else oldest_ms / 1000, figures.oldest_keeper),
                 *(figures.foreign_count, json.dumps(list(figures.foreign_names))),
                 *(figures.unreadable, figures.deleted, figures.deleted_bytes),
-                *(figures.compacted, figures.copied_bytes, figures.moved_rows),
+                *(figures.compacted, figures.copied_bytes, figures.moved_rows, figures.doubt),
             ),
             again=False,
         )

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from mailio.spool.segments import RECORD_BYTES
 
+INSTALLATION = "SELECT id::text FROM installation"
+
+HOME = """
+SELECT i.id::text, COALESCE(h.sweeps, 0)
+  FROM installation i LEFT JOIN spool_home h ON h.node = $1::text
+"""
+
+COUNT_SWEEP = """
+INSERT INTO spool_home AS h (node, sweeps) VALUES ($1::text, 1)
+    ON CONFLICT (node) DO UPDATE SET sweeps = h.sweeps + 1
+RETURNING (SELECT id::text FROM installation), h.sweeps
+"""
+
 # A row or undo record keeps its content alive; content that many share is counted once. One
 # statement, one snapshot: what a purge moves from rows to undo records is seen in one of the two.
 _POINTERS = """
@@ -87,19 +100,20 @@ VALUES ($1::text, statement_timestamp(), $2::bigint, $3::bigint, $4::bigint, $5:
 NOTE_SWEEP = """
 INSERT INTO spool_node AS n (node, swept_at, retention_s, segments, size_bytes, live_bytes, kept,
                              oldest_at, oldest_keeper, foreign_count, foreign_names, unreadable,
-                             deleted, deleted_bytes, compacted, copied_bytes, moved_rows,
+                             deleted, deleted_bytes, compacted, copied_bytes, moved_rows, doubt,
                              deleted_all, deleted_bytes_all, compacted_all, copied_bytes_all)
 VALUES ($1::text, statement_timestamp(), $2::float8, $3::bigint, $4::bigint, $5::bigint, $6::jsonb,
         to_timestamp($7::float8), $8::text, $9::bigint, $10::jsonb, $11::bigint, $12::bigint,
-        $13::bigint, $14::bigint, $15::bigint, $16::bigint, $12, $13, $14, $15)
+        $13::bigint, $14::bigint, $15::bigint, $16::bigint, $17::text, $12, $13, $14, $15)
     ON CONFLICT (node) DO UPDATE
    SET (swept_at, retention_s, segments, size_bytes, live_bytes, kept, oldest_at, oldest_keeper,
         foreign_count, foreign_names, unreadable, deleted, deleted_bytes, compacted, copied_bytes,
-        moved_rows)
+        moved_rows, doubt)
      = (excluded.swept_at, excluded.retention_s, excluded.segments, excluded.size_bytes,
         excluded.live_bytes, excluded.kept, excluded.oldest_at, excluded.oldest_keeper,
         excluded.foreign_count, excluded.foreign_names, excluded.unreadable, excluded.deleted,
-        excluded.deleted_bytes, excluded.compacted, excluded.copied_bytes, excluded.moved_rows),
+        excluded.deleted_bytes, excluded.compacted, excluded.copied_bytes, excluded.moved_rows,
+        excluded.doubt),
        deleted_all = n.deleted_all + excluded.deleted,
        deleted_bytes_all = n.deleted_bytes_all + excluded.deleted_bytes,
        compacted_all = n.compacted_all + excluded.compacted,
@@ -117,6 +131,8 @@ DELETE FROM spool_sample
 """
 
 STATEMENTS = {
+    "home": HOME,
+    "count_sweep": COUNT_SWEEP,
     "live_segments": LIVE_SEGMENTS,
     "live_contents": LIVE_CONTENTS,
     "move_contents": MOVE,

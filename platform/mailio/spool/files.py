@@ -1,7 +1,7 @@
 """Segment files on the disk: their names and headers, and what upkeep does with them.
 
 Gives    segment_path, header_of, write_all, sync_directory for the writer; take_inventory,
-         delete_sealed, spare, space_of for upkeep; SUFFIX, WRITERS, HEADER_BYTES
+         delete_sealed, spare, space_of for upkeep; SUFFIX, MARK, WRITERS, HEADER_BYTES
 Takes    the directory of a spool
 Raises   OSError for a directory that cannot be read
 
@@ -12,6 +12,7 @@ goes with the name. Everything else is somebody's whom we do not know, and is ne
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import struct
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from pathlib import Path
 from mailcore.spool import DiskSpace, Inventory, SegmentInfo
 
 SUFFIX = ".seg"
+MARK = "installation.json"
 WRITERS = 4096
 _MAGIC = b"PFSPOOL\0"
 _VERSION = 1
@@ -29,6 +31,8 @@ HEADER_BYTES = _HEADER.size
 _HIGHEST = 2**63
 _IOV_MAX = 1024
 _YOUNG_S = 60.0
+
+log = logging.getLogger(__name__)
 
 
 def segment_path(directory: Path, number: int) -> Path:
@@ -72,6 +76,8 @@ def take_inventory(directory: Path, *, now: float) -> Inventory:
     segments: list[SegmentInfo] = []
     foreign: list[str] = []
     for name in names:
+        if name.startswith(MARK):
+            continue
         number = _number_of(name)
         if number is None:
             foreign.append(_shown(name))
@@ -120,7 +126,9 @@ def inspect(path: Path, number: int, *, now: float) -> SegmentInfo | None:
         if not is_ours:
             return None
         created_ms = number // WRITERS
-        age_s = max(0.0, now - max(status.st_mtime, created_ms / 1000))
+        age_s = now - status.st_mtime
+        if created_ms / 1000 <= now:  # else a clock was ahead then
+            age_s = min(age_s, now - created_ms / 1000)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -133,7 +141,8 @@ def inspect(path: Path, number: int, *, now: float) -> SegmentInfo | None:
 
 
 def delete_sealed(directory: Path, numbers: Iterable[int], *, now: float) -> list[int]:
-    """Delete those of these segments that are ours and sealed; return which."""
+    """Delete those of these segments that are ours and sealed; return which. One that cannot be
+    deleted keeps no other."""
     deleted: list[int] = []
     for number in numbers:
         path = segment_path(directory, number)
@@ -141,8 +150,14 @@ def delete_sealed(directory: Path, numbers: Iterable[int], *, now: float) -> lis
             info = inspect(path, number, now=now)
         except FileNotFoundError:
             continue
-        if info is not None and info.is_sealed:
+        if info is None or not info.is_sealed:
+            continue
+        try:
             path.unlink(missing_ok=True)
+        except OSError as exc:
+            reason = exc.strerror or str(exc)
+            log.error("segment not deleted", extra={"path": str(path), "reason": reason})
+        else:
             deleted.append(number)
     return deleted
 

@@ -23,6 +23,7 @@ import os
 import struct
 import threading
 import time
+import weakref
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,11 +45,12 @@ from mailio.spool.files import (
     write_all,
 )
 from mailio.spool.group import GroupCommit
+from mailio.spool.mark import claim
 
 _RECORD = struct.Struct("<II")  # length, CRC-32
 RECORD_BYTES = _RECORD.size
 _DAMAGE = frozenset({errno.EIO, errno.EINVAL, errno.EOVERFLOW})
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ class SegmentSpool:
 
     `writer` (0-4095) goes into the numbers of this process's segments; any number will do, for a
     clash is found when the file is created. Nothing is opened before it is needed. What must stay
-    free on the disk may be a function: it is asked before each write.
+    free on the disk may be a function: it is asked before each write. `owner` returns the
+    installation whose directory this must be; it is asked before each new segment.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class SegmentSpool:
         max_segment_age_s: float = 600.0,
         max_idle_s: float = 60.0,
         min_free_bytes: int | Callable[[], int] = 256 * 2**20,
+        owner: Callable[[], str] | None = None,
         max_open_files: int = 128,
         reuse_file_s: float = 300.0,
         read_threads: int = 2,
@@ -114,20 +118,30 @@ class SegmentSpool:
         self._max_segment_age_s = max_segment_age_s
         self._max_idle_s = max_idle_s
         self._min_free_bytes = min_free_bytes
+        self._owner = owner
         self._max_open_files = max_open_files
         self._reuse_file_s = reuse_file_s
         self._wall = wall
         self._monotonic = monotonic
         self._segment: _Segment | None = None
+        self._files: OrderedDict[int, _File] = OrderedDict()
+        self._held: list[int] = []
+        self._begin()
+        # A thread of the parent's may have a lock at the moment of a fork; the child has no thread
+        # that would ever let it go.
+        this = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _begin_in_child(this))
+        self._readers = ThreadPoolExecutor(read_threads, thread_name_prefix="spool-read")
+
+    def _begin(self) -> None:
         self._segment_lock = threading.Lock()
         self._holders = 0
-        self._held: list[int] = []
         self._sealer: threading.Thread | None = None
         self._ending = threading.Event()
         self._group: GroupCommit[Sequence[_Checked], list[ContentRef]] = GroupCommit(self._commit)
-        self._files: OrderedDict[int, _File] = OrderedDict()
         self._files_lock = threading.Lock()
-        self._readers = ThreadPoolExecutor(read_threads, thread_name_prefix="spool-read")
+        while self._held:
+            os.close(self._held.pop())
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
@@ -139,8 +153,8 @@ class SegmentSpool:
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
-        """Keep the lock on all that is appended inside, sealed or not: until the rows are there, only
-        this process knows that they come, and it may be stopped for longer than any grace time."""
+        """Keep the lock on what is appended inside, sealed or not: until its rows are there only
+        this process knows of them, and it may be stopped for longer than any grace time."""
         with self._segment_lock:
             self._holders += 1
         try:
@@ -174,7 +188,7 @@ class SegmentSpool:
                 return self._write(segment, groups)
             except OSError as exc:
                 self._abandon_segment()
-                kind = StoreFull if exc.errno in _FULL else StoreUnavailable
+                kind = StoreFull if exc.errno in FULL else StoreUnavailable
                 reason = exc.strerror or str(exc)
                 raise kind("spool", f"content cannot be stored: {reason}") from exc
 
@@ -230,6 +244,8 @@ class SegmentSpool:
         if not self._directory.is_dir():
             self._directory.mkdir(parents=True, exist_ok=True)
             sync_directory(self._directory.parent)
+        if self._owner is not None:
+            claim(self._directory, self._owner())
         unix_ms = int(self._wall() * 1000)
         while True:
             number = unix_ms * WRITERS + self._writer
@@ -245,6 +261,8 @@ class SegmentSpool:
             os.fsync(fd)
             sync_directory(self._directory)
         except OSError:
+            with contextlib.suppress(OSError):  # a full disk must not fill with empty files
+                path.unlink()
             os.close(fd)
             raise
         return _Segment(fd, number, self._monotonic())
@@ -358,3 +376,9 @@ class SegmentSpool:
             for number in deleted:
                 self._files.pop(number, None)
         return deleted
+
+
+def _begin_in_child(this: weakref.ref[SegmentSpool]) -> None:
+    spool = this()
+    if spool is not None:
+        spool._begin()

@@ -100,6 +100,9 @@ def test_the_figures_of_a_node_are_shown_in_words(house: House, panel: Client) -
         ({"hours_left": 23.5}, "full in less than a day"),
         ({"measured_at": "2024-01-01"}, "upkeep is silent"),
         ({"unreadable": 2}, 'class="bad"'),
+        ({"doubt": "others"}, "marked by another installation"),
+        ({"doubt": "rewound"}, "older than the directory&#x27;s last sweep"),
+        ({"doubt": "unmarked"}, "no file can be written"),
     ],
 )
 def test_what_is_wrong_is_said(panel: Client, changes: dict[str, Any], words: str) -> None:

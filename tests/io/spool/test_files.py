@@ -116,3 +116,20 @@ def test_what_a_writer_makes_is_recognised(tmp_path: Path) -> None:
     assert [(info.number, info.is_sealed) for info in found.segments] == [(ref.segment, False)]
     assert list(found.foreign) == []
     spool.close()
+
+
+def test_one_segment_that_cannot_be_deleted_keeps_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = [NUMBER, NUMBER + 1, NUMBER + 2]
+    for number in numbers:
+        put(tmp_path, segment_path(tmp_path, number).name, header_of(number))
+    real = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path == segment_path(tmp_path, NUMBER):
+            raise PermissionError(1, "Operation not permitted")
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert delete_sealed(tmp_path, numbers, now=NOW) == numbers[1:]
