@@ -38,7 +38,8 @@ class EnhancedStatus:
         match = _ENHANCED.match(text)
         if match is None:
             return None, text
-        return cls(*(int(part) for part in match.groups())), text[match.end() :]
+        klass, subject, detail = match.groups()
+        return cls(int(klass), int(subject), int(detail)), text[match.end() :]
 
     def __str__(self) -> str:
         return f"{self.klass}.{self.subject}.{self.detail}"
@@ -61,6 +62,12 @@ class SmtpReply:
         """Build a reply from its code and raw text lines, taking out the enhanced status."""
         enhanced: EnhancedStatus | None = None
         texts: list[str] = []
+        if len(lines) == 1:
+            # As nearly all are: this is looked at for every message.
+            enhanced, text = EnhancedStatus.find(lines[0])
+            if enhanced is None or enhanced.klass != code // 100:
+                return cls(code, lines)
+            return cls(code, (text,), enhanced)
         for line in lines:
             found, rest = EnhancedStatus.find(line)
             if found is not None and found.klass == code // 100:

@@ -1,4 +1,4 @@
-"""Opening SMTP sessions: connect, greeting, EHLO, STARTTLS.
+"""Opening SMTP sessions: connect, greeting, EHLO, STARTTLS, AUTH.
 
 Gives    SmtpConnector (the port `Connector`), Timeouts
 Takes    timeouts, whether to stay on loopback; an endpoint per session
@@ -21,6 +21,7 @@ from mailcore.outcome import Scope
 from mailcore.ports import ConnectFailed, Endpoint, TimedOut, TlsFailed
 from mailcore.reply import SmtpReply
 from mailio.smtp_protocol import SmtpProtocol
+from mailio.smtp_transaction import ChunkingMemory
 from mailio.smtp_transaction import Timeouts as Timeouts
 
 # Linux's IP_BIND_ADDRESS_NO_PORT: choose the port at connect, so that one source address is not
@@ -56,6 +57,7 @@ class SmtpConnector:
         self._timeouts = timeouts or Timeouts()
         self._confine_to_loopback = confine_to_loopback
         self._tls_context = _tls_context()
+        self._chunking = ChunkingMemory()
 
     def adjust(self, *, connect_s: float) -> None:
         """Take over a node's settings: they hold for the sessions to come."""
@@ -66,7 +68,7 @@ class SmtpConnector:
         if self._confine_to_loopback and not _is_loopback(endpoint.address):
             raise _connect_failed(f"lab mode: {endpoint.address} is not on loopback")
         loop = asyncio.get_running_loop()
-        protocol = SmtpProtocol(endpoint, self._timeouts, loop)
+        protocol = SmtpProtocol(endpoint, self._timeouts, loop, self._chunking)
         sock = await self._connected_socket(endpoint, loop)
         try:
             transport, _ = await loop.create_connection(lambda: protocol, sock=sock)

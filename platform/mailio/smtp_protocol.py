@@ -39,11 +39,13 @@ from mailcore.transaction import (
     StartTls,
     Step,
     Write,
-    dot_stuffed,
 )
-from mailio.smtp_transaction import SmtpTransaction, Timeouts, fail_future
+from mailio.smtp_transaction import ChunkingMemory, SmtpTransaction, Timeouts, fail_future
 
 BLOCK_BYTES = 128 * 1024
+# What is kept back of large content until the claim has been asked about; without it a server
+# that was told the size of a chunk has nothing whole.
+LAST_BYTES = 4096
 _KINDS: dict[FaultKind, type[TransportError]] = {
     FaultKind.REFUSED: ConnectFailed,
     FaultKind.TLS: TlsFailed,
@@ -55,7 +57,11 @@ class SmtpProtocol(asyncio.Protocol):
     """A session from connect to close."""
 
     def __init__(
-        self, endpoint: Endpoint, timeouts: Timeouts, loop: asyncio.AbstractEventLoop
+        self,
+        endpoint: Endpoint,
+        timeouts: Timeouts,
+        loop: asyncio.AbstractEventLoop,
+        chunking: ChunkingMemory,
     ) -> None:
         self._loop = loop
         self._endpoint = endpoint
@@ -65,7 +71,10 @@ class SmtpProtocol(asyncio.Protocol):
             endpoint.ehlo_name,
             wants_tls=endpoint.tls is TlsMode.OPPORTUNISTIC,
             requires_tls=endpoint.tls is TlsMode.REQUIRED,
+            credentials=endpoint.credentials,
+            allows_chunking=endpoint.allows_chunking and chunking.allows(endpoint.address),
         )
+        self._chunking = chunking
         self._transport: asyncio.Transport | None = None
         self._lost: asyncio.Future[None] = loop.create_future()
         self._answered: asyncio.Future[None] | None = None
@@ -77,6 +86,7 @@ class SmtpProtocol(asyncio.Protocol):
         self._held: list[bytes] = []
         self._sending: SmtpTransaction | None = None
         self._unsent = memoryview(b"")
+        self._last: tuple[bytes, ...] = ()
         # True: the session takes transactions; False: it is time for the TLS handshake.
         self.opened: asyncio.Future[bool] = loop.create_future()
         self.session = SessionInfo(
@@ -93,11 +103,21 @@ class SmtpProtocol(asyncio.Protocol):
         """Whether another transaction may begin."""
         transport = self._transport
         return (
-            self._dialogue.is_ready
+            self._dialogue.can_begin
             and self._answered is None
             and transport is not None
             and not transport.is_closing()
         )
+
+    @property
+    def takes_8bit(self) -> bool:
+        """Whether content with octets over 127 may be sent as it is."""
+        return self._dialogue.extensions.eight_bit
+
+    @property
+    def most_recipients(self) -> int:
+        """How many recipients a transaction may have; 0 if the server set no limit."""
+        return self._dialogue.extensions.rcpt_max
 
     def begin(self, message: WireMessage, *, before_dot: Callable[[], bool]) -> SmtpTransaction:
         """Start a transaction; the previous one's content must have been sent."""
@@ -116,7 +136,8 @@ class SmtpProtocol(asyncio.Protocol):
         transport = self._transport
         if transport is None or self._lost.done():
             return
-        if self.is_usable and self._dialogue.awaits is None and self._sending is None:
+        is_idle = self._dialogue.awaits is None and self._sending is None
+        if self._dialogue.is_ready and is_idle and not transport.is_closing():
             self._answered = self._loop.create_future()
             transport.write(b"QUIT\r\n")
             await asyncio.wait(
@@ -158,6 +179,10 @@ class SmtpProtocol(asyncio.Protocol):
         elif self.opened.done() and not self._dialogue.is_ready:
             # Between 220 and the handshake, or after the end: nothing said now counts.
             return
+        elif self._ending is not None:
+            # It cannot answer what has not left yet.
+            text = "protocol error: an answer before the end of the content was sent"
+            self._break(Disconnected, SmtpReply.local(451, "4.5.0", text), scope=Scope.SESSION)
         else:
             dialogue = self._dialogue
             before = dialogue.reply_count
@@ -199,7 +224,7 @@ class SmtpProtocol(asyncio.Protocol):
             elif isinstance(step, Done):
                 cast(SmtpTransaction, step.transaction).finish()
             elif isinstance(step, SendContent):
-                self._send_content(cast(SmtpTransaction, step.transaction))
+                self._send_content(step)
             elif isinstance(step, Failed):
                 self._break(_KINDS[step.kind], step.reply, scope=step.scope, stage=step.stage)
             else:
@@ -231,23 +256,27 @@ class SmtpProtocol(asyncio.Protocol):
 
     # -- content
 
-    def _send_content(self, transaction: SmtpTransaction) -> None:
-        content = dot_stuffed(transaction.message.content)
-        if len(content) > BLOCK_BYTES:
-            self._sending = transaction
-            self._unsent = memoryview(content)
-            self._send_blocks(transaction)
-        else:
-            self._end_content(transaction, content)
+    def _send_content(self, step: SendContent) -> None:
+        transaction = cast(SmtpTransaction, step.transaction)
+        head, content, mark = step.frame()
+        if len(content) <= BLOCK_BYTES:
+            self._end_content(transaction, (head, content, mark))
+            return
+        self._sending = transaction
+        self._unsent = memoryview(content)[:-LAST_BYTES]
+        self._last = (content[-LAST_BYTES:], mark)
+        if head and self._transport is not None:
+            self._transport.write(head)
+        self._send_blocks(transaction)
 
-    def _end_content(self, transaction: SmtpTransaction, content: bytes) -> None:
-        """Send what is left and the dot at the end of this turn of the loop.
+    def _end_content(self, transaction: SmtpTransaction, last: tuple[bytes, ...]) -> None:
+        """Send what is left and the content's end when this turn of the loop ends.
 
         Whoever waits for `content_sent` runs before that, so that the commands of the next
         transaction leave in the same write: a packet and a system call less per message.
         """
         self._ending = transaction
-        self._held = [content, b".\r\n"]
+        self._held = [*last]
         self._dialogue.dot_sent(transaction)
         transaction.note_content_sent()
         self._loop.call_soon(self._write_end)
@@ -278,7 +307,7 @@ class SmtpProtocol(asyncio.Protocol):
             self._set_deadline(self._timeouts.block_s)
             return
         self._sending = None
-        self._end_content(transaction, b"")
+        self._end_content(transaction, self._last)
         self._await_next()
 
     # -- the end
@@ -305,6 +334,8 @@ class SmtpProtocol(asyncio.Protocol):
         stage = stage or self._stage()
         was_open = self.opened.done() and self._dialogue.is_ready
         scope = scope or (Scope.SESSION if was_open else Scope.HOST)
+        if self._dialogue.is_chunking_broken:
+            self._chunking.note_broken(self._endpoint.address)
         self._sending = None
         self._unsent = memoryview(b"")
         if self._ending is not None:

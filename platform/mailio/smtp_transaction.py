@@ -1,6 +1,6 @@
-"""A transaction on the wire, and how long each step of one may take.
+"""A transaction on the wire, how long each step may take, and what a server did not bear.
 
-Gives    Timeouts, SmtpTransaction (a `mailcore.ports.WireTransaction`), fail_future
+Gives    Timeouts, ChunkingMemory, SmtpTransaction (a `mailcore.ports.WireTransaction`), fail_future
 Follows  RFC 5321 §4.5.3.2 (timeouts)
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from mailcore.ports import RecipientReply, TransportError, WireMessage
 from mailcore.transaction import Stage, Transaction
@@ -35,6 +36,7 @@ class Timeouts:
             Stage.EHLO: self.greeting_s,
             Stage.HELO: self.greeting_s,
             Stage.STARTTLS: self.greeting_s,
+            Stage.AUTH: self.greeting_s,
             Stage.MAIL: self.mail_s,
             Stage.RCPT: self.rcpt_s,
             Stage.DATA: self.data_s,
@@ -42,6 +44,28 @@ class Timeouts:
             Stage.LONE_DOT: self.dot_s,
             Stage.RSET: self.mail_s,
         }
+
+
+class ChunkingMemory:
+    """Servers that offer CHUNKING and did not take a chunk: they are sent DATA from then on.
+
+    It lasts as long as the process, which is soon enough for a server that was mended.
+    """
+
+    MOST = 10_000
+
+    def __init__(self) -> None:
+        self._broken: dict[str, None] = {}
+
+    def allows(self, address: str) -> bool:
+        """Whether a chunk may be tried with the server at this address."""
+        return address not in self._broken
+
+    def note_broken(self, address: str) -> None:
+        """The server did not take a chunk; the oldest memory makes room."""
+        if len(self._broken) >= self.MOST:
+            del self._broken[next(iter(self._broken))]
+        self._broken[address] = None
 
 
 class SmtpTransaction(Transaction):
@@ -78,7 +102,7 @@ class SmtpTransaction(Transaction):
         self._ended = self._loop.time()
         self.note_content_sent()
         if not self.replies.done():
-            self.replies.set_result(tuple(v for v in self.verdicts if v is not None))
+            self.replies.set_result(cast(tuple[RecipientReply, ...], tuple(self.verdicts)))
 
     def fail(self, error: TransportError) -> None:
         """The line is lost for this transaction."""

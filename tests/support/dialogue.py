@@ -1,6 +1,6 @@
 """Words for tests of the dialogue: an open one, what it writes, what a server says to it.
 
-Gives    opened, hear, text, message, verdicts; PIPELINED, ONE_BY_ONE
+Gives    opened, hear, text, message, verdicts; PIPELINED, ONE_BY_ONE, CHUNKED, CHUNKED_ONE_BY_ONE
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from mailcore.transaction import (
 
 PIPELINED = "250-peer.test\r\n250-PIPELINING\r\n250 SIZE 1000"
 ONE_BY_ONE = "250 peer.test"
+CHUNKED_ONE_BY_ONE = "250-peer.test\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES"
+CHUNKED = CHUNKED_ONE_BY_ONE.replace("250-CHUNKING", "250-PIPELINING\r\n250-CHUNKING")
 
 
 def text(steps: list[Step]) -> str:

@@ -9,7 +9,7 @@ from typing import Protocol
 from mailcore.outcome import SessionInfo
 from mailcore.policy.model import TlsMode
 from mailcore.routing.site import AddressAnswer, MxAnswer
-from mailcore.transaction import RecipientReply, WireMessage
+from mailcore.transaction import Credentials, RecipientReply, WireMessage
 
 
 class Resolver(Protocol):
@@ -26,7 +26,11 @@ class Resolver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where and as whom to open a session."""
+    """Where and as whom to open a session.
+
+    `credentials` are for a relay that wants to know us. `allows_chunking`: BDAT may be used where
+    it is offered.
+    """
 
     host: str
     address: str
@@ -34,6 +38,8 @@ class Endpoint:
     source_address: str
     ehlo_name: str
     tls: TlsMode
+    credentials: Credentials | None = None
+    allows_chunking: bool = True
 
 
 class WireTransaction(Protocol):
@@ -68,11 +74,29 @@ class Connection(Protocol):
         """Whether another transaction may begin."""
         ...
 
+    @property
+    def takes_8bit(self) -> bool:
+        """Whether content with octets over 127 may be sent as it is.
+
+        Where it may not, `mailcore.render.to_7bit` converts it, and the result is signed anew; a
+        message that was not converted is deferred with 4.6.3 and never sent.
+        """
+        ...
+
+    @property
+    def most_recipients(self) -> int:
+        """How many recipients a transaction may have; 0 if the server set no limit.
+
+        Those beyond it get 452 4.5.3 of scope SESSION without being asked about.
+        """
+        ...
+
     def begin(self, message: WireMessage, *, before_dot: Callable[[], bool]) -> WireTransaction:
         """Start a transaction; the previous one's content must have been sent.
 
-        `before_dot` is called in the turn that writes the final dot; if it returns False the
-        dot is not sent, the connection is dropped and the replies raise Withheld.
+        `before_dot` is called in the turn that writes the final dot, or the last octets of the
+        last chunk; if it returns False they are not sent, the connection is dropped and the
+        replies raise Withheld.
         """
         ...
 
@@ -82,7 +106,7 @@ class Connection(Protocol):
 
 
 class Connector(Protocol):
-    """Opens sessions: connect, greeting, EHLO, STARTTLS."""
+    """Opens sessions: connect, greeting, EHLO, STARTTLS, AUTH."""
 
     async def connect(self, endpoint: Endpoint) -> Connection:
         """Return a session ready for MAIL, or raise TransportError."""

@@ -3,82 +3,87 @@
 Gives    Dialogue
 Takes    bytes of the server, transactions, the end of the TLS handshake
 Raises   nothing: a garbled answer is a Failed step, a server's verdict a RecipientReply
-Follows  RFC 5321 §3.3, §4.1, §4.3; RFC 2920 (PIPELINING), RFC 1870 (SIZE), RFC 6152 (8BITMIME),
-         RFC 6531 (SMTPUTF8), RFC 3207 (STARTTLS)
+Follows  RFC 5321 §3.3, §4.1, §4.3; RFC 2920 (PIPELINING), RFC 3030 (CHUNKING)
 
 Whose reply is whose is decided by one queue: each command that is written adds what its answer
 will be for, each reply takes the oldest. So a chain of transactions cannot mix them up.
+
+Content goes as one chunk where the server offers CHUNKING, and as DATA elsewhere; either way
+only once somebody was accepted. Why, and when not: docs/decisions/0012.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 
 from mailcore.outcome import Scope
-from mailcore.reply import EnhancedStatus, SmtpReply
+from mailcore.reply import SmtpReply
+from mailcore.transaction.auth import Credentials
+from mailcore.transaction.commands import leave_out_excess, mail_command, rcpt_command, refusal_of
+from mailcore.transaction.extensions import Extensions
+from mailcore.transaction.faults import ASTRAY, chunk_refusal, garbled, is_about_address
+from mailcore.transaction.message import Stage, Transaction
+from mailcore.transaction.opening import Move, Opening, Say
 from mailcore.transaction.replies import ReplyReader
 from mailcore.transaction.replies import reply_of as _reply
 from mailcore.transaction.steps import (
     Done,
-    Extensions,
     Failed,
     FaultKind,
-    Ready,
-    RecipientReply,
     SendContent,
-    Stage,
     StartTls,
     Step,
-    Transaction,
-    WireMessage,
     Write,
 )
 
 # Looked at for every reply: a name of the module costs less than a member of an enum.
-_MAIL, _RCPT = Stage.MAIL, Stage.RCPT
-
-
-def _at_rcpt(reply: SmtpReply) -> SmtpReply:
-    """RFC 5321 §4.5.3.1.10: 552 at RCPT means too many recipients; treat it as 452."""
-    if reply.code != 552:
-        return reply
-    enhanced = reply.enhanced
-    if enhanced is not None:
-        enhanced = EnhancedStatus(4, enhanced.subject, enhanced.detail)
-    return replace(reply, code=452, enhanced=enhanced)
+_MAIL, _RCPT, _DATA, _DOT = Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT
+_OPENING = frozenset({Stage.BANNER, Stage.EHLO, Stage.HELO, Stage.STARTTLS, Stage.AUTH})
 
 
 class Dialogue:
     """One session, from the greeting to its end. Every method returns the steps to take."""
 
     __slots__ = (
+        "_begun",
+        "_chunks",
         "_content",
-        "_ehlo_name",
         "_expected",
-        "_is_tls",
+        "_goes_on",
         "_needs_rset",
+        "_opening",
         "_queue",
         "_reader",
-        "_requires_tls",
-        "_wants_tls",
         "extensions",
+        "is_chunking_broken",
         "is_over",
         "is_ready",
         "reply_count",
     )
 
-    def __init__(self, ehlo_name: str, *, wants_tls: bool, requires_tls: bool = False) -> None:
-        self._ehlo_name = ehlo_name.encode("ascii", "replace")
-        self._wants_tls = wants_tls or requires_tls
-        self._requires_tls = requires_tls
-        self._is_tls = False
+    def __init__(
+        self,
+        ehlo_name: str,
+        *,
+        wants_tls: bool,
+        requires_tls: bool = False,
+        credentials: Credentials | None = None,
+        allows_chunking: bool = True,
+    ) -> None:
+        self._opening = Opening(
+            ehlo_name, wants_tls=wants_tls, requires_tls=requires_tls, credentials=credentials
+        )
         self._reader = ReplyReader()
         self._expected: deque[tuple[Stage, Transaction | None, int]] = deque()
         self._expected.append((Stage.BANNER, None, 0))
         self._queue: deque[Transaction] = deque()
         self._content: Transaction | None = None
         self._needs_rset = False
+        self._begun = 0
+        self._chunks = allows_chunking
+        # Whether a positive reply in the envelope has a command of ours that follows it.
+        self._goes_on = True
+        self.is_chunking_broken = False
         self.extensions = Extensions()
         self.is_ready = False
         self.is_over = False
@@ -88,6 +93,12 @@ class Dialogue:
     def awaits(self) -> Stage | None:
         """What the next reply will answer; None when none is due."""
         return self._expected[0][0] if self._expected else None
+
+    @property
+    def can_begin(self) -> bool:
+        """Whether the server takes another transaction (RFC 9422: MAILMAX)."""
+        most = self.extensions.mail_max
+        return self.is_ready and not (most and self._begun >= most)
 
     def receive(self, data: bytes) -> list[Step]:
         """Take bytes of the server."""
@@ -105,20 +116,24 @@ class Dialogue:
 
     def tls_established(self) -> list[Step]:
         """The handshake succeeded: forget what was said in clear and greet again."""
-        self._is_tls = True
-        self.extensions = Extensions()
         steps: list[Step] = []
-        self._command(Stage.EHLO, b"EHLO " + self._ehlo_name + b"\r\n", steps)
+        self._move(self._opening.secured(), steps)
         return steps
 
     def begin(self, transaction: Transaction) -> list[Step]:
         """Start a transaction; the content of the one before must have been sent."""
         steps: list[Step] = []
-        refusal = self._local_refusal(transaction.message)
+        extensions = self.extensions
+        refusal = refusal_of(transaction.message, extensions, is_tls=self._opening.is_tls)
         if refusal is not None:
             transaction.decide(refusal, Stage.MAIL, Scope.MESSAGE)
             steps.append(Done(transaction))
-        elif self.extensions.pipelining:
+            return steps
+        self._begun += 1
+        transaction.is_chunked = self._chunks
+        if extensions.rcpt_max or extensions.rcpt_domain_max:
+            leave_out_excess(transaction, extensions)
+        if extensions.pipelining:
             self._write_group(transaction, steps)
         else:
             self._queue.append(transaction)
@@ -126,10 +141,10 @@ class Dialogue:
         return steps
 
     def dot_sent(self, transaction: Transaction) -> None:
-        """The content and its dot have been written."""
+        """The content has been written to its end."""
         transaction.is_dot_sent = True
         self._content = None
-        self._expected.append((Stage.DOT, transaction, 0))
+        self._expected.append((_DOT, transaction, 0))
 
     def break_off(self) -> list[Transaction]:
         """End the session; return the transactions left undecided, each with its stage."""
@@ -157,109 +172,111 @@ class Dialogue:
             self._unsolicited(code, lines, steps)
             return
         stage, transaction, index = self._expected.popleft()
-        if transaction is not None and code < 300 and (stage is _RCPT or stage is _MAIL):
+        if code == 250 and transaction is not None and (stage is _RCPT or stage is _MAIL):
             if stage is _MAIL:
                 transaction.is_mail_accepted = True
-            if not self.extensions.pipelining:
-                self._next_command(transaction, stage, index, steps)
+            else:
+                transaction.has_taker = True
+            if self._goes_on:
+                self._go_on(transaction, stage, index, steps)
         elif code == 421:
             self._closing(_reply(code, lines), stage, transaction, steps)
         elif transaction is None:
             self._take_for_session(stage, code, lines, steps)
-        elif code // 100 == 3 and not (stage is Stage.DATA and code == 354):
+        elif stage is _DATA and (code == 354 or code >= 400):
+            self._take_data(transaction, code, lines, steps)
+        elif stage is _DATA or (code != 250 and code in ASTRAY):
             self._expected.appendleft((stage, transaction, index))
             self._garbled(f"an answer of {code} to {stage.value.upper()}", stage, steps)
-        elif stage is Stage.DOT:
-            scope = Scope.MESSAGE
-            transaction.decide(_reply(code, lines), stage, scope)
-            self._done(transaction, steps)
-        elif stage is Stage.DATA:
-            self._take_data(transaction, code, lines, steps)
+        elif stage is _DOT:
+            reply = _reply(code, lines)
+            if not transaction.is_chunked or self._is_chunk_answered(transaction, reply, steps):
+                transaction.decide(reply, _DOT, Scope.MESSAGE)
+                self._done(transaction, steps)
         else:
-            self._refuse_envelope(stage, transaction, index, code, lines)
-            if not self.extensions.pipelining:
-                self._next_command(transaction, stage, index, steps)
-
-    def _refuse_envelope(
-        self,
-        stage: Stage,
-        transaction: Transaction,
-        index: int,
-        code: int,
-        lines: tuple[bytes, ...],
-    ) -> None:
-        if stage is Stage.MAIL:
-            # A 5yz to MAIL is about us: another host may think otherwise.
-            scope = Scope.HOST if code >= 500 else Scope.MESSAGE
-            transaction.decide(_reply(code, lines), stage, scope)
-        elif transaction.verdicts[index] is None:
-            reply = _at_rcpt(_reply(code, lines))
-            transaction.verdicts[index] = RecipientReply(reply, stage.value, Scope.RECIPIENT)
+            if code >= 400:
+                transaction.refuse(stage, index, _reply(code, lines))
+            else:
+                transaction.is_mail_accepted |= stage is _MAIL
+                transaction.has_taker |= stage is _RCPT
+            if self._goes_on:
+                self._go_on(transaction, stage, index, steps)
 
     def _take_data(
         self, transaction: Transaction, code: int, lines: tuple[bytes, ...], steps: list[Step]
     ) -> None:
-        if code == 354:
-            if transaction.is_decided:
-                # RFC 2920 §3.1: nobody is left, so the content is empty and its reply nobody's.
-                self._command(Stage.LONE_DOT, b".\r\n", steps)
-                self._done(transaction, steps)
-            else:
-                self._content = transaction
-                steps.append(SendContent(transaction))
-        elif code // 100 == 2:
-            self._expected.appendleft((Stage.DATA, transaction, 0))
-            self._garbled(f"an answer of {code} to DATA", Stage.DATA, steps)
-        else:
-            transaction.decide(_reply(code, lines), Stage.DATA, Scope.MESSAGE)
-            self._needs_rset = transaction.is_mail_accepted
+        if code == 354 and not transaction.is_decided:
+            self._send_content(transaction, steps)
+        elif code == 354:
+            # RFC 2920 §3.1: nobody is left, so the content is empty and its reply nobody's.
+            self._command(Stage.LONE_DOT, Write(b".\r\n"), steps)
             self._done(transaction, steps)
+        else:
+            transaction.decide(_reply(code, lines), _DATA, Scope.MESSAGE)
+            self._needs_rset |= transaction.is_open
+            self._done(transaction, steps)
+
+    def _is_chunk_answered(
+        self, transaction: Transaction, reply: SmtpReply, steps: list[Step]
+    ) -> bool:
+        """Whether this answers the chunk, and says something about the message.
+
+        No 354 has shown that we are in step; but the status of an answer to MAIL or RCPT is
+        about an address, and that of an answer to all of the content is not.
+        """
+        is_for_all = reply.is_positive or transaction.verdicts.count(None) > 1
+        if is_for_all and is_about_address(reply):
+            self.is_chunking_broken = True
+            self._expected.appendleft((_DOT, transaction, 0))
+            self._garbled(f"an answer of {reply} to a chunk", _DOT, steps)
+            return False
+        return reply.is_positive or not self._is_chunk_refused(transaction, reply, _DOT, steps)
+
+    def _is_chunk_refused(
+        self, transaction: Transaction, reply: SmtpReply, stage: Stage, steps: list[Step]
+    ) -> bool:
+        """A chunk was answered no: did the server mean the message, or the command?"""
+        refusal = chunk_refusal(reply)
+        if refusal is not None:
+            # What follows lost its place among the commands as well.
+            self.is_chunking_broken = True
+            transaction.decide(refusal, stage, Scope.SESSION)
+            steps.append(Done(transaction))
+            self._fail(Failed(FaultKind.BROKEN, refusal, stage.value, Scope.SESSION), steps)
+            return True
+        # RFC 3030 §2 leaves open whether the transaction is over. If the next MAIL is on its way
+        # it may be refused as a second one, and is said again behind a RSET.
+        behind = self._expected[0][1] if self._expected else None
+        if behind is not None:
+            behind.may_restart = True
+        else:
+            self._needs_rset = True
+        return False
 
     def _take_for_session(
         self, stage: Stage, code: int, lines: tuple[bytes, ...], steps: list[Step]
     ) -> None:
-        is_positive = code // 100 == 2
-        if stage is Stage.BANNER and is_positive:
-            self._command(Stage.EHLO, b"EHLO " + self._ehlo_name + b"\r\n", steps)
-        elif stage is Stage.EHLO and is_positive:
-            self.extensions = Extensions.parse(lines)
-            self._greeted(steps)
-        elif stage is Stage.HELO and is_positive:
-            self._greeted(steps)
-        elif stage is Stage.EHLO and code >= 500 and not self._is_tls:
-            self._command(Stage.HELO, b"HELO " + self._ehlo_name + b"\r\n", steps)
-        elif stage is Stage.STARTTLS:
-            self._take_starttls(code, lines, steps)
-        elif stage in (Stage.BANNER, Stage.EHLO, Stage.HELO):
-            told = "ehlo" if stage is Stage.HELO else stage.value
-            self._fail(FaultKind.REFUSED, _reply(code, lines), told, Scope.HOST, steps)
-        else:
+        if self.is_ready:
             # RSET and the lone dot: whatever was said, it is nobody's verdict.
             self._next_in_turn(steps)
+        else:
+            self._move(self._opening.take(stage, code, lines), steps)
 
-    def _take_starttls(self, code: int, lines: tuple[bytes, ...], steps: list[Step]) -> None:
-        if code == 220:
+    def _move(self, move: Move, steps: list[Step]) -> None:
+        """Take over what the opening wants."""
+        self.extensions = offered = self._opening.extensions
+        if isinstance(move, Say):
+            self._command(move.stage, move.step, steps)
+        elif isinstance(move, Failed):
+            self._fail(move, steps)
+        elif isinstance(move, StartTls):
             self._reader = ReplyReader()
-            steps.append(StartTls())
-        elif self._requires_tls:
-            self._fail(FaultKind.TLS, _reply(code, lines), "starttls", Scope.HOST, steps)
+            steps.append(move)
         else:
-            self._is_ready(steps)
-
-    def _greeted(self, steps: list[Step]) -> None:
-        if self._is_tls or not self._wants_tls:
-            self._is_ready(steps)
-        elif self.extensions.starttls:
-            self._command(Stage.STARTTLS, b"STARTTLS\r\n", steps)
-        elif self._requires_tls:
-            reply = SmtpReply.local(451, "4.7.4", "TLS is required and not offered")
-            self._fail(FaultKind.TLS, reply, "starttls", Scope.HOST, steps)
-        else:
-            self._is_ready(steps)
-
-    def _is_ready(self, steps: list[Step]) -> None:
-        self.is_ready = True
-        steps.append(Ready())
+            self.is_ready = True
+            self._chunks = self._chunks and offered.chunking and offered.enhanced_codes
+            self._goes_on = self._chunks or not offered.pipelining
+            steps.append(move)
 
     # -- the end of a session
 
@@ -273,85 +290,61 @@ class Dialogue:
             steps.append(Done(transaction))
         scope = Scope.SESSION if self.is_ready else Scope.HOST
         kind = FaultKind.BROKEN if self.is_ready else FaultKind.REFUSED
-        self._fail(kind, reply, "mail" if self.is_ready else stage.value, scope, steps)
+        self._fail(Failed(kind, reply, "mail" if self.is_ready else stage.value, scope), steps)
 
     def _unsolicited(self, code: int, lines: tuple[bytes, ...], steps: list[Step]) -> None:
         transaction, reply = self._content, _reply(code, lines)
         if transaction is not None and code >= 400:
-            # Refused while the content is under way: without its dot nothing was accepted.
-            scope = Scope.SESSION if code == 421 else Scope.MESSAGE
-            transaction.decide(reply, Stage.DATA, scope)
+            # Refused while the content is under way: without its end nothing was accepted.
             self._content = None
+            if transaction.is_chunked and self._is_chunk_refused(transaction, reply, _DATA, steps):
+                return
+            scope = Scope.SESSION if code == 421 else Scope.MESSAGE
+            transaction.decide(reply, _DATA, scope)
             steps.append(Done(transaction))
         if code == 421 or transaction is not None:
-            self._fail(FaultKind.BROKEN, reply, "data", Scope.SESSION, steps)
+            self._fail(Failed(FaultKind.BROKEN, reply, _DATA.value, Scope.SESSION), steps)
         else:
             self._garbled(f"an answer of {code} to no command", None, steps)
 
     def _garbled(self, reason: str, stage: Stage | None, steps: list[Step]) -> None:
-        reply = SmtpReply.local(451, "4.5.0", f"protocol error: {reason}")
-        scope = Scope.SESSION if self.is_ready else Scope.HOST
-        told = stage.value if stage is not None else "mail"
-        self._fail(FaultKind.BROKEN, reply, told, scope, steps)
+        self._fail(garbled(reason, stage, is_ready=self.is_ready), steps)
 
-    def _fail(
-        self, kind: FaultKind, reply: SmtpReply, stage: str, scope: Scope, steps: list[Step]
-    ) -> None:
+    def _fail(self, failed: Failed, steps: list[Step]) -> None:
         self.is_over = True
         self.is_ready = False
-        steps.append(Failed(kind, reply, stage, scope))
+        steps.append(failed)
 
     # -- commands
 
-    def _command(self, stage: Stage, data: bytes, steps: list[Step]) -> None:
+    def _command(self, stage: Stage, step: Write, steps: list[Step]) -> None:
         self._expected.append((stage, None, 0))
-        steps.append(Write(data))
+        steps.append(step)
+
+    def _send_content(self, transaction: Transaction, steps: list[Step]) -> None:
+        self._content = transaction
+        steps.append(SendContent(transaction))
 
     def _done(self, transaction: Transaction, steps: list[Step]) -> None:
         steps.append(Done(transaction))
         if self._queue and not self.is_over:
             self._next_in_turn(steps)
 
-    def _local_refusal(self, message: WireMessage) -> SmtpReply | None:
-        extensions = self.extensions
-        if message.needs_smtputf8 and not extensions.smtputf8:
-            return SmtpReply.local(550, "5.6.7", "the server does not take UTF-8 addresses")
-        if extensions.size and len(message.content) > extensions.size:
-            return SmtpReply.local(
-                552,
-                "5.3.4",
-                f"the message has {len(message.content)} octets, the server takes"
-                f" {extensions.size}",
-            )
-        for path in (message.reverse_path, *message.forward_paths):
-            if not path.isprintable():
-                return SmtpReply.local(553, "5.1.3", "an address contains a control character")
-        return None
-
-    def _mail(self, message: WireMessage) -> str:
-        parameters = ""
-        if self.extensions.size is not None:
-            parameters = f" SIZE={len(message.content)}"
-        if message.needs_8bit and self.extensions.eight_bit:
-            parameters += " BODY=8BITMIME"
-        if message.needs_smtputf8:
-            parameters += " SMTPUTF8"
-        return f"MAIL FROM:<{message.reverse_path}>{parameters}\r\n"
-
     def _write_group(self, transaction: Transaction, steps: list[Step]) -> None:
-        """PIPELINING: MAIL, every RCPT and DATA in one write."""
-        message, expected = transaction.message, self._expected
-        commands = [self._mail(message)]
+        """PIPELINING: MAIL and every RCPT in one write, and DATA unless a chunk follows."""
+        message, expected, offered = transaction.message, self._expected, self.extensions
+        commands = [mail_command(message, offered)]
         if self._needs_rset:
             self._needs_rset = False
             commands.insert(0, "RSET\r\n")
             expected.append((Stage.RSET, None, 0))
-        expected.append((Stage.MAIL, transaction, 0))
-        for index, path in enumerate(message.forward_paths):
-            commands.append(f"RCPT TO:<{path}>\r\n")
-            expected.append((Stage.RCPT, transaction, index))
-        commands.append("DATA\r\n")
-        expected.append((Stage.DATA, transaction, 0))
+        expected.append((_MAIL, transaction, 0))
+        for index in transaction.offered:
+            commands.append(rcpt_command(message, index, offered))
+            expected.append((_RCPT, transaction, index))
+        if not transaction.is_chunked:
+            commands.append("DATA\r\n")
+            expected.append((_DATA, transaction, 0))
         steps.append(Write("".join(commands).encode()))
 
     def _next_in_turn(self, steps: list[Step]) -> None:
@@ -360,26 +353,41 @@ class Dialogue:
             return
         if self._needs_rset:
             self._needs_rset = False
-            self._command(Stage.RSET, b"RSET\r\n", steps)
+            self._command(Stage.RSET, Write(b"RSET\r\n"), steps)
             return
         transaction = self._queue.popleft()
-        self._expected.append((Stage.MAIL, transaction, 0))
-        steps.append(Write(self._mail(transaction.message).encode()))
+        self._expected.append((_MAIL, transaction, 0))
+        steps.append(Write(mail_command(transaction.message, self.extensions).encode()))
 
-    def _next_command(
-        self, transaction: Transaction, stage: Stage, index: int, steps: list[Step]
-    ) -> None:
-        """No PIPELINING: the command that follows this reply."""
-        paths = transaction.message.forward_paths
-        following = index + 1 if stage is Stage.RCPT else 0
-        if not transaction.is_mail_accepted:
-            self._done(transaction, steps)
-        elif following < len(paths):
-            self._expected.append((Stage.RCPT, transaction, following))
-            steps.append(Write(f"RCPT TO:<{paths[following]}>\r\n".encode()))
-        elif transaction.is_decided:
-            self._needs_rset = True
-            self._done(transaction, steps)
+    def _go_on(self, transaction: Transaction, stage: Stage, index: int, steps: list[Step]) -> None:
+        """Do what follows an answer in the envelope, where it was not written before."""
+        offered = transaction.offered
+        if self.extensions.pipelining:
+            if stage is _RCPT and index == offered[-1]:
+                self._envelope_answered(transaction, steps)
+            return
+        position = 0 if stage is _MAIL else offered.index(index) + 1
+        if transaction.is_mail_accepted and position < len(offered):
+            following = offered[position]
+            self._expected.append((_RCPT, transaction, following))
+            command = rcpt_command(transaction.message, following, self.extensions)
+            steps.append(Write(command.encode()))
         else:
-            self._expected.append((Stage.DATA, transaction, 0))
-            steps.append(Write(b"DATA\r\n"))
+            self._envelope_answered(transaction, steps)
+
+    def _envelope_answered(self, transaction: Transaction, steps: list[Step]) -> None:
+        if not transaction.is_decided:
+            if transaction.is_chunked:
+                self._send_content(transaction, steps)
+            else:
+                self._expected.append((_DATA, transaction, 0))
+                steps.append(Write(b"DATA\r\n"))
+            return
+        self._needs_rset |= transaction.is_open
+        if transaction.may_restart and transaction.is_refused_as_second and self.can_begin:
+            self._begun += 1
+            self._needs_rset = True
+            transaction.forget()
+            self._write_group(transaction, steps)
+        else:
+            self._done(transaction, steps)

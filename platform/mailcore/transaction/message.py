@@ -1,0 +1,184 @@
+"""What a transaction carries, and what is known of it so far.
+
+Gives    WireMessage, DsnRequest (with DsnReturn and Notify), RecipientReply, Transaction, Stage;
+         dot_stuffed
+Raises   nothing
+Follows  RFC 5321 §4.5.2 (dots), §4.5.3.1.10 (552 at RCPT), RFC 3461 (DSN), RFC 8689 (REQUIRETLS)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from mailcore.outcome import Scope
+from mailcore.reply import EnhancedStatus, SmtpReply
+
+
+class DsnReturn(Enum):
+    """How much of a failed message its report is to carry."""
+
+    FULL = "FULL"
+    HEADERS = "HDRS"
+
+
+class Notify(Enum):
+    """What a recipient's reports are wanted for; NEVER stands alone."""
+
+    NEVER = "NEVER"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    DELAY = "DELAY"
+
+
+@dataclass(frozen=True, slots=True)
+class DsnRequest:
+    """Which reports the sender wants; it travels where DSN is offered and is dropped elsewhere.
+
+    `original_recipients` stand in the order of the forward-paths, as addresses; "" for none.
+    """
+
+    envid: str = ""
+    returns: DsnReturn | None = None
+    notify: frozenset[Notify] = frozenset()
+    original_recipients: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WireMessage:
+    """What one transaction carries. `content` is CRLF bytes, not yet dot-stuffed.
+
+    With `requires_tls` it goes only under TLS and only to a server that offers REQUIRETLS.
+    """
+
+    reverse_path: str
+    forward_paths: tuple[str, ...]
+    content: bytes
+    needs_8bit: bool = False
+    needs_smtputf8: bool = False
+    dsn: DsnRequest | None = None
+    requires_tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientReply:
+    """The reply that decided over one forward-path, and the step it answered."""
+
+    reply: SmtpReply
+    stage: str
+    scope: Scope
+
+
+def dot_stuffed(content: bytes) -> bytes:
+    """Return content with a dot doubled where it begins a line, and a line end at its end.
+
+    A bare LF ends a line for some receivers: nothing behind one may look like the end. A bare CR
+    does not come this far (`render.repair`), and looking for one would cost as much again.
+    """
+    if b"\n." in content:
+        content = content.replace(b"\n.", b"\n..")
+    if content.startswith(b"."):
+        content = b"." + content
+    return content if content.endswith(b"\r\n") else ended(content)
+
+
+def ended(content: bytes) -> bytes:
+    """Return content with a line end at its end, unless it is empty."""
+    return content if not content or content.endswith(b"\r\n") else content + b"\r\n"
+
+
+def _at_rcpt(reply: SmtpReply) -> SmtpReply:
+    """RFC 5321 §4.5.3.1.10: 552 at RCPT means too many recipients; treat it as 452."""
+    if reply.code != 552:
+        return reply
+    enhanced = reply.enhanced
+    if enhanced is not None:
+        enhanced = EnhancedStatus(4, enhanced.subject, enhanced.detail)
+    return replace(reply, code=452, enhanced=enhanced)
+
+
+class Stage(Enum):
+    """What a reply answers; the value is the stage an outcome is told with."""
+
+    BANNER = "banner"
+    EHLO = "ehlo"
+    HELO = "helo"
+    STARTTLS = "starttls"
+    AUTH = "auth"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    DOT = "dot"
+    LONE_DOT = "lone dot"
+    RSET = "rset"
+
+    # A member equals itself alone; Enum hashes the name, in Python, on every look-up.
+    __hash__ = object.__hash__
+
+
+class Transaction:
+    """One transaction and what is known of it so far; `verdicts` has None for the undecided.
+
+    `offered` are the indexes of the forward-paths that the server is asked to take.
+    """
+
+    __slots__ = (
+        "has_taker",
+        "is_chunked",
+        "is_dot_sent",
+        "is_mail_accepted",
+        "may_restart",
+        "message",
+        "offered",
+        "stage",
+        "verdicts",
+    )
+
+    def __init__(self, message: WireMessage) -> None:
+        count = len(message.forward_paths)
+        self.message = message
+        self.verdicts: list[RecipientReply | None] = [None] * count
+        self.offered: range | list[int] = range(count)
+        self.stage = Stage.MAIL
+        self.is_mail_accepted = False
+        # A server may accept a recipient though it refused the MAIL: its state needs a RSET then.
+        self.has_taker = False
+        self.is_dot_sent = False
+        self.is_chunked = False
+        self.may_restart = False
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether every recipient has its reply."""
+        return None not in self.verdicts
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the server took something of the envelope, which a RSET has to drop."""
+        return self.is_mail_accepted or self.has_taker
+
+    @property
+    def is_refused_as_second(self) -> bool:
+        """Whether MAIL came while the transaction before it was still open for the server."""
+        first = self.verdicts[self.offered[0]]
+        return first is not None and first.stage == Stage.MAIL.value and first.reply.code == 503
+
+    def decide(self, reply: SmtpReply, stage: Stage, scope: Scope) -> None:
+        """Give this reply to all who have none yet."""
+        verdict = RecipientReply(reply, stage.value, scope)
+        self.verdicts = [verdict if known is None else known for known in self.verdicts]
+
+    def refuse(self, stage: Stage, index: int, reply: SmtpReply) -> None:
+        """MAIL or a RCPT was refused."""
+        if stage is Stage.MAIL:
+            # A 5yz to MAIL is about us: another host may think otherwise.
+            self.decide(reply, stage, Scope.HOST if reply.code >= 500 else Scope.MESSAGE)
+        elif self.verdicts[index] is None:
+            verdict = RecipientReply(_at_rcpt(reply), stage.value, Scope.RECIPIENT)
+            self.verdicts[index] = verdict
+
+    def forget(self) -> None:
+        """Go back to the start: the server never took up this transaction."""
+        for index in self.offered:
+            self.verdicts[index] = None
+        self.is_mail_accepted = self.has_taker = self.may_restart = False
