@@ -12,6 +12,7 @@ from control.accounts.services import authenticate_token
 from control.domains.models import DkimKey
 from control.mailboxes.models import Mailbox
 from control.mta.models import BouncePattern, DefaultRule, Isp, RetryRule, Strategy
+from control.notify.models import AlertRule, SystemMail
 from control.policy.models import PolicyRevision
 from control.policy.system_rows import shipped_rules
 from control.secrets import get_secret
@@ -75,6 +76,31 @@ def test_the_lab_s_seed_compiles_and_does_nothing_the_second_time(
     seed(capsys, "--lab")
     assert authenticate_token(clear) is None  # a lost file means a new token
     assert authenticate_token(path.read_text().strip()) is not None
+
+
+def test_a_second_seed_keeps_what_an_operator_made_of_system_mail_and_alerts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOREPLY_MAILER", '{"server": "mx.test", "email": "a@example.com"}')
+    seed(capsys, "--lab")
+    assert SystemMail.objects.get().relay_host == "mx.test"
+    SystemMail.objects.update(relay_host="other.test", remind_after_s=0)
+    AlertRule.objects.update(threshold=7.0, is_active=False)
+    seed(capsys, "--lab")
+    row = SystemMail.objects.get()
+    assert (row.relay_host, row.email, row.remind_after_s) == ("other.test", "a@example.com", 0)
+    assert set(AlertRule.objects.values_list("threshold", "is_active")) == {(7.0, False)}
+
+
+def test_a_noreply_mailer_that_is_none_stops_the_seed_with_the_field(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(
+        "NOREPLY_MAILER", '{"server": "mx.test", "email": "a@example.com", "port": 0}'
+    )
+    with pytest.raises(CommandError, match="NOREPLY_MAILER: port: Ensure"):
+        call_command("seed")
+    assert not SystemMail.objects.exists()  # nothing of a seed that failed stays
 
 
 def test_the_lab_s_providers_become_isps_and_hosted_domains_one_site(

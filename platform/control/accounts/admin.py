@@ -150,9 +150,9 @@ class UserAdmin(PolicyAdmin):
         """Owe the mail, and say whether it will be sent."""
         send: Callable[[User], str] = import_string(settings.WELCOME)
         if not user.email:
-            why = _("there is no contact email address")
+            why = str(_("there is no contact email address"))
         elif not user.is_active:
-            why = _("the user is not active")
+            why = str(_("the user is not active"))
         else:
             why = send(user)
         if not why:

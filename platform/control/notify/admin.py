@@ -17,7 +17,7 @@ from control.accounts.models import User
 from control.admin_base import PolicyAdmin, VersionedForm, change_of
 from control.audit.choices import Action
 from control.notify import post, services
-from control.notify.choices import WATCHED, AlertKind, NoticeState
+from control.notify.choices import WATCHED, AlertKind, NoticeKind, NoticeState
 from control.notify.letters import figure
 from control.notify.models import Alert, AlertRule, Notice, SystemMail
 from control.notify.words import sentence
@@ -220,6 +220,10 @@ class NoticeAdmin(ReadOnlyAdmin):
     list_display_links = ("id", "kind")
     list_filter = ("state", "kind")
     search_fields = ("recipient", "error", "message_id")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Leave out what people typed who ask for a password: it is no mail yet."""
+        return super().get_queryset(request).exclude(kind=NoticeKind.ASKED)
 
     @admin.display(description=_("what failed"))
     def failed(self, notice: Notice) -> str:

@@ -37,9 +37,10 @@ class AlertState(models.TextChoices):
 
 
 class NoticeKind(models.TextChoices):
-    """What a system mail says."""
+    """What a system mail says. Who asks for a lost password is not yet looked for: see services."""
 
     WELCOME = "welcome", _("welcome")
+    ASKED = "asked", _("somebody asks")
     PASSWORD = "password", _("lost password")
     RAISED = "raised", _("alert")
     REMINDER = "reminder", _("alert, again")

@@ -21,6 +21,10 @@ from control.notify.choices import Measure
 from control.notify.errors import NotSent
 
 HEADERS = {"Auto-Submitted": "auto-generated"}
+# What machines elsewhere said may stand in a mail: no control character of it, which our own front
+# door would refuse, and a terminal obey.
+_CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), "�")
+_CONTROLS_BUT_LINES = {code: mark for code, mark in _CONTROLS.items() if chr(code) not in "\t\n"}
 DAY_S, HOUR_S, MINUTE_S = 86400, 3600, 60
 
 
@@ -67,9 +71,9 @@ def write(
         sender=sender,
         display_name=display_name,
         recipient=recipient,
-        subject=" ".join(letter.subject.split()),
-        text=_plain(letter),
-        html=render_to_string("notify/mail.html", shown),
+        subject=" ".join(letter.subject.split()).translate(_CONTROLS),
+        text=_plain(letter).translate(_CONTROLS_BUT_LINES),
+        html=render_to_string("notify/mail.html", shown).translate(_CONTROLS_BUT_LINES),
         message_id_header=f"<{mark}@{sender.rpartition('@')[2]}>",
     )
 

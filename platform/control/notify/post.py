@@ -23,6 +23,7 @@ from django.db.models import Case, F, When
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
+from control.notify import services
 from control.notify.choices import NoticeKind, NoticeState
 from control.notify.errors import NotSent, Undeliverable
 from control.notify.letters import Mail, write
@@ -63,8 +64,10 @@ def send_due(*, turn_s: float = TURN_S) -> int:
 
 def _send_due(turn_s: float) -> int:
     deadline = time.monotonic() + turn_s
+    services.answer_asked()
     due = Notice.objects.filter(state=NoticeState.WAITING, due_at__lte=timezone.now())
-    in_turn = due.order_by(Case(When(kind__in=ASKED_FOR, then=0), default=1), "due_at", "id")
+    mails = due.exclude(kind=NoticeKind.ASKED)
+    in_turn = mails.order_by(Case(When(kind__in=ASKED_FOR, then=0), default=1), "due_at", "id")
     sent = 0
     for number in list(in_turn.values_list("pk", flat=True)[:AT_ONCE]):
         notice = _claim(number, timezone.now())

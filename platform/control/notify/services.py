@@ -1,7 +1,7 @@
 """Owe system mail: welcome, lost password, alerts; and the rows an installation begins with.
 
-Gives    welcome, lost_password, test_message, owe, try_again, operators; create_rows;
-         store_password; set_up_from, which reads NOREPLY_MAILER
+Gives    welcome, ask_for_password, answer_asked, test_message, owe, try_again, operators;
+         create_rows; store_password; set_up_from, which reads NOREPLY_MAILER
 Raises   ValidationError for a NOREPLY_MAILER that is none, naming the field
 """
 
@@ -28,6 +28,7 @@ from control.secrets import put_secret
 
 # Whoever asks for a lost password again within this time gets the mail that is under way.
 ASK_AGAIN_S = 600
+ANSWERED_AT_ONCE = 100
 # A test is sent by the page that makes it, which has to be done in this time.
 SENT_HERE = timedelta(minutes=2)
 _WORDS = {
@@ -114,17 +115,29 @@ def welcome(user: User) -> str:
     return ""
 
 
-def lost_password(name: str) -> int:
-    """Owe everybody of this login or address the mail with the link; return to how many."""
+def ask_for_password(name: str) -> None:
+    """Note that somebody asks. A worker looks who it is: the page would take longer for somebody
+    than for nobody, and so tell them apart."""
     if no_links_because():
-        return 0
-    turn = int(timezone.now().timestamp()) // ASK_AGAIN_S
-    users = User.objects.filter(Q(username__iexact=name) | Q(email__iexact=name), is_active=True)
-    owed = [
-        owe(NoticeKind.PASSWORD, user.email, key=f"password:{_about(user)}:{turn}", user=user)
-        for user in users.exclude(email="")[:20]
-    ]
-    return sum(notice is not None for notice in owed)
+        return
+    key = f"asked:{hashlib.sha256(name.lower().encode()).hexdigest()}:{_turn()}"
+    asked = Notice(key=key, kind=NoticeKind.ASKED, recipient=name, due_at=timezone.now())
+    Notice.objects.bulk_create([asked], ignore_conflicts=True)
+
+
+def answer_asked() -> None:
+    """Owe everybody of a login or address that was asked about the mail with the link."""
+    for asked in Notice.objects.filter(kind=NoticeKind.ASKED).order_by("id")[:ANSWERED_AT_ONCE]:
+        name = asked.recipient
+        users = User.objects.filter(Q(username__iexact=name) | Q(email__iexact=name))
+        for user in users.filter(is_active=True).exclude(email="")[:20]:
+            key = f"password:{_about(user)}:{_turn()}"
+            owe(NoticeKind.PASSWORD, user.email, key=key, user=user)
+        asked.delete()
+
+
+def _turn() -> int:
+    return int(timezone.now().timestamp()) // ASK_AGAIN_S
 
 
 def _about(user: User) -> str:

@@ -33,8 +33,8 @@ class LostPasswordView(FormView):  # type: ignore[type-arg]
     template_name = "notify/lost_password.html"
 
     def form_valid(self, form: LostPasswordForm) -> HttpResponse:
-        """Owe the mail."""
-        services.lost_password(form.cleaned_data["name"].strip())
+        """Note that somebody asks."""
+        services.ask_for_password(form.cleaned_data["name"].strip())
         return self.render_to_response(self.get_context_data(form=form, is_asked=True))
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from datetime import timedelta
+from email import message_from_bytes, policy
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from control.accounts.models import User
 from control.audit.models import AuditEntry
 from control.notify import post, services
 from control.notify.choices import AlertKind, NoticeKind, NoticeState
-from control.notify.models import AlertRule, Notice, SystemMail
+from control.notify.models import Alert, AlertRule, Notice, SystemMail
 from control.notify.readings import PROBES
 from control.secrets import get_secret
 from lab.certificate import server_context
@@ -185,7 +186,8 @@ def test_while_one_process_sends_the_others_have_time_for_other_work(
     try:
         with other.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", (post.SEND_LOCK,))
-        assert post.send_due() == 0
+            assert post.send_due() == 0
+            cursor.execute("SELECT pg_advisory_unlock(%s)", (post.SEND_LOCK,))
     finally:
         other.close()
     due_now()
@@ -196,7 +198,7 @@ def test_who_waits_for_a_link_does_not_wait_behind_a_thousand_alerts(relay: Take
     for number in range(post.AT_ONCE + 1):
         services.owe(NoticeKind.TEST, "ops@example.com", key=f"alert:{number}")
     user = User.objects.create_user("ann", email="ann@example.com")
-    assert services.lost_password("ann") == 1
+    services.ask_for_password("ann")
     post.send_due(turn_s=0)
     assert relay.envelopes == [("postfleet@acme.test", [user.email])]
 
@@ -242,6 +244,30 @@ def test_on_our_own_path_a_message_is_priority_mail_of_the_campaign_system_and_g
     assert content is not None
     assert b"Auto-Submitted: auto-generated\r\n" in content
     assert b"multipart/alternative" in content
+
+
+def test_what_a_hostile_server_said_keeps_no_alert_from_leaving(api: Api, rows: SystemMail) -> None:
+    own_path(rows, api)
+    said = "-ERR \x1b[31m\x07\x85 no\r\nBcc: eve@example.com\r\n\r\n<script>"
+    alert = Alert.objects.create(
+        kind=AlertKind.MAILBOX,
+        subject="mailbox:1",
+        about=said,
+        detail=said,
+        threshold=1.0,
+        since=timezone.now(),
+        seen_at=timezone.now(),
+    )
+    services.owe(NoticeKind.RAISED, "ops@example.com", key="a", alert=alert)
+    assert (post.send_due(), state().error) == (1, "")
+    (content,) = api.contents()
+    assert content is not None
+    message = message_from_bytes(content, policy=policy.default)
+    assert message["Bcc"] is None
+    assert message["Subject"].endswith("-ERR \ufffd[31m\ufffd no Bcc: eve@example.com <script>")
+    html = message.get_body(("html",))
+    assert html is not None
+    assert "<script>" not in html.get_content()
 
 
 def test_what_the_front_door_refuses_is_said_with_the_field_and_tried_again(
