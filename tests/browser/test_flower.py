@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page
 
 from control.environment import TOP
 from control.management.fleet.house import House
-from control.management.fleet.launch import FLOWER_USER, Fleet, Form
+from control.management.fleet.launch import FLOWER_USER, Fleet, Form, answers
 from control.management.fleet.processes import names_of
 from mailio.broker import queues_of
 from tests.support.fleet import environment_without_ours, eventually
@@ -82,6 +82,8 @@ def watched(
     with Fleet(house, say=said.append, form=form) as fleet:
         password = house.password("FLOWER_PASSWORD")
         url = fleet.addresses.flower
+        # The fleet does not wait for it.
+        eventually(lambda: answers(f"{url}healthcheck"), within_s=WITHIN_S)
         yield Watched(fleet, url, password, has_rabbitmq, (*secrets, password))
 
 
