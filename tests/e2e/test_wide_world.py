@@ -31,7 +31,7 @@ def demonstrate(running: Running, messages: int, *, with_kill: bool) -> Verdict:
     )
     running.lab.keep([demo.campaign.run])
     verdict = demo.run(threading.Event())
-    assert verdict.is_good, "\n".join([*said[-5:], verdict.reckoning.table(), verdict.line])
+    assert not verdict.faults, "\n".join([*said[-5:], *verdict.faults, verdict.line])
     return verdict
 
 
