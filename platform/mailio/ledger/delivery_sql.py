@@ -149,9 +149,15 @@ SELECT l.id, l.sender_id, l.account_id, l.campaign_id, l.mail_class, l.site, l.t
 
 
 def _not_held(first: int) -> str:
-    """Return the condition that no hold covers a lane; HeldLanes are four parameters from here."""
+    """Return the condition that no hold covers a lane; HeldLanes are four parameters from here.
+
+    A subquery is hashed. `<> ALL` of a parameter is not: 10,000 lanes beside as many holds took
+    0.6 s to look at.
+    """
     names = ("sender_id", "account_id", "campaign_id", "isp_id")
-    return " AND ".join(f"l.{name} <> ALL (${first + n}::int[])" for n, name in enumerate(names))
+    return " AND ".join(
+        f"l.{name} NOT IN (SELECT unnest(${first + n}::int[]))" for n, name in enumerate(names)
+    )
 
 
 DUE_LANES = f"""{_LANE}
