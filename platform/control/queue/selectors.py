@@ -35,13 +35,12 @@ TIME_LIMIT_S = 3.0
 # Of the holds in force: read for a page, and named in its banner.
 MOST_READ = 200
 SHOWN = 3
-_ALL = tuple(GroupBy)
-# Rows of held domains, by lane; the index has no other rows.
+# Rows of held domains, by what their lanes are in; the index has no other rows.
 _PARKED = """
-SELECT l.sender_id, l.account_id, l.campaign_id, l.isp_id, l.mail_class, count(*)
+SELECT {columns} count(*)
   FROM ledger_row r JOIN ledger_lane l ON l.id = r.lane_id
  WHERE r.unrouted_domain IS NOT NULL AND r.state = 0 AND r.reason = 'held'
- GROUP BY 1, 2, 3, 4, 5
+ GROUP BY {columns} ()
 """
 
 
@@ -106,12 +105,27 @@ def held_senders(holds: HoldSet) -> dict[int, core.Hold]:
     return found
 
 
+_PARTS = {
+    HoldScope.SENDER: GroupBy.SENDER,
+    HoldScope.ACCOUNT: GroupBy.ACCOUNT,
+    HoldScope.CAMPAIGN: GroupBy.CAMPAIGN,
+    HoldScope.ISP: GroupBy.ISP,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Coverage:
     """The holds in force at one moment, ready to be asked lane by lane."""
 
     holds: HoldSet
     senders: Mapping[int, core.Hold]
+
+    @property
+    def parts(self) -> frozenset[GroupBy]:
+        """What lanes must be alike in for one hold to cover all of them or none."""
+        scopes = {scope for scope, _id in self.holds.by_id}
+        parts = {part for scope, part in _PARTS.items() if scope in scopes}
+        return frozenset(parts | ({GroupBy.SENDER} if self.senders else set()))
 
     @classmethod
     def now(cls) -> Coverage:
@@ -157,16 +171,18 @@ class Figure:
     unknown: int = 0
     next_due_at: datetime | None = None
 
-    def plus(self, part: Figure) -> Figure:
-        """Return the sum; due when the first of both is."""
-        due = [at for at in (self.next_due_at, part.next_due_at) if at is not None]
-        return Figure(
-            key=self.key,
-            waiting=self.waiting + part.waiting,
-            held=self.held + part.held,
-            leased=self.leased + part.leased,
-            unknown=self.unknown + part.unknown,
-            next_due_at=min(due, default=None),
+    @classmethod
+    def of(cls, key: tuple[int, ...], parts: Sequence[Figure]) -> Figure:
+        """Return the sum; due when the first of them is."""
+        if len(parts) == 1 and parts[0].key == key:
+            return parts[0]
+        return cls(
+            key=key,
+            waiting=sum(part.waiting for part in parts),
+            held=sum(part.held for part in parts),
+            leased=sum(part.leased for part in parts),
+            unknown=sum(part.unknown for part in parts),
+            next_due_at=min((part.next_due_at for part in parts if part.next_due_at), default=None),
         )
 
 
@@ -183,31 +199,32 @@ def figures(group_by: Sequence[GroupBy], wanted: RowFilter) -> Figures:
     coverage = Coverage.now()
     # Parked rows are unrouted: a look at other lanes meets none of them.
     is_with_parked = not wanted.sites or "" in wanted.sites
-    parked = _parked() if coverage.holds.domains and is_with_parked else {}
-    found: dict[tuple[int, ...], Figure] = {}
-    total = Figure(())
-    for one in _groups(os.getpid(), _database_url()).totals(_ALL, wanted):
-        key = tuple(int(getattr(one, by.value)) for by in group_by)
+    parts = [by for by in GroupBy if by in group_by or by in coverage.parts]
+    parked = _parked(parts) if coverage.holds.domains and is_with_parked else {}
+    found: dict[tuple[int, ...], list[Figure]] = {}
+    for one in _groups(os.getpid(), _database_url()).totals(parts, wanted):
+        key = _key(one, group_by)
         part = Figure(
             key=key,
             waiting=one.waiting,
-            held=_held(one, coverage, parked),
+            held=_held(one, coverage, parked.get(_key(one, parts), 0)),
             leased=one.leased,
             unknown=one.unknown,
             next_due_at=one.next_due_at,
         )
-        found[key] = found.get(key, Figure(key)).plus(part)
-        total = total.plus(part)
-    return Figures([found[key] for key in sorted(found)], total)
+        found.setdefault(key, []).append(part)
+    groups = [Figure.of(key, found[key]) for key in sorted(found)]
+    return Figures(groups, Figure.of((), groups))
 
 
-def _held(one: GroupTotal, coverage: Coverage, parked: Mapping[tuple[int, ...], int]) -> int:
-    # Every group was asked for, so every number is there.
-    lane = _Lane(*(int(getattr(one, by.value)) for by in _ALL[:4]))
-    if coverage.of_lane(lane) is not None:
-        return one.waiting
-    key = tuple(int(getattr(one, by.value)) for by in _ALL)
-    return min(one.waiting, parked.get(key, 0))
+def _key(one: GroupTotal, parts: Sequence[GroupBy]) -> tuple[int, ...]:
+    return tuple(int(getattr(one, by.value)) for by in parts)
+
+
+def _held(one: GroupTotal, coverage: Coverage, parked: int) -> int:
+    # What was not asked for is of no hold, and 0 is the number of nothing that can be held.
+    lane = _Lane(one.sender_id or 0, one.account_id or 0, one.campaign_id or 0, one.isp_id or 0)
+    return one.waiting if coverage.of_lane(lane) is not None else min(one.waiting, parked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,12 +255,13 @@ def names_of(group_by: Sequence[str], found: Sequence[Figure]) -> dict[str, dict
     return names
 
 
-def _parked() -> dict[tuple[int, ...], int]:
+def _parked(parts: Sequence[GroupBy]) -> dict[tuple[int, ...], int]:
+    columns = "".join(f"l.{by.value}, " for by in parts)
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(f"SET LOCAL statement_timeout = {int(TIME_LIMIT_S * 1000)}")
-            cursor.execute(_PARKED)
-            return {tuple(row[:5]): int(row[5]) for row in cursor.fetchall()}
+            cursor.execute(_PARKED.format(columns=columns))
+            return {tuple(row[:-1]): int(row[-1]) for row in cursor.fetchall()}
     except DatabaseError as exc:
         reason = (str(exc).splitlines() or [""])[0]
         raise StoreUnavailable("postgresql", reason) from exc

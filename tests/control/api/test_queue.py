@@ -244,6 +244,13 @@ def test_parked_mail_is_held_where_it_lies_and_not_at_a_site(operator: Program, 
     )
     assert counts(body_of(operator.get(f"{QUEUE}?site=unrouted"))["total"])[:2] == (1, 1)
     assert counts(body_of(operator.get(f"{QUEUE}?site=mx.test"))["total"])[:2] == (112, 0)
+    place_hold(SYSTEM, scope="account", target="other", reason="x")
+    for group_by, held in (("", []), ("isp", [0, 101]), ("mail_class", [0, 101])):
+        answer = body_of(operator.get(f"{QUEUE}?group_by={group_by}"))
+        assert [one["held"] for one in answer["results"]] == held
+        assert counts(answer["total"])[:2] == (113, 101)
+    place_hold(SYSTEM, scope="account", target="acme", reason="x")
+    assert counts(body_of(operator.get(QUEUE))["total"])[:2] == (113, 113)
 
 
 def test_a_head_needs_the_scope_of_a_get(queue: Api) -> None:
