@@ -81,7 +81,9 @@ def _turn(job: Job, deadline: float) -> int:
         except Exception as exc:
             # The plane's edge: one job that fails must not keep the others from their turn.
             log.exception("job failed", extra={"job": job.pk, "kind": job.kind})
-            services.fail(job, f"{type(exc).__name__}: {exc}")
+            # Its first line: the others are for the log.
+            said = (str(exc).splitlines() or [""])[0]
+            services.fail(job, f"{type(exc).__name__}: {said}")
             return steps
         steps += 1
         job.done_count, job.total_count, job.cursor = step.done, step.total, dict(step.cursor)
