@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from datetime import timedelta
 from typing import Any
@@ -10,14 +11,17 @@ import pytest
 import time_machine
 from django.conf import settings
 from django.contrib.auth.tokens import default_token_generator
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.module_loading import import_string
 
 from control.access import Actor
 from control.accounts.models import User
 from control.accounts.services import set_password_by_link
 from control.audit.models import AuditEntry
-from control.notify import post
+from control.notify import post, services
 from control.notify.choices import NoticeKind, NoticeState
 from control.notify.models import Notice, SystemMail
 from tests.control.conftest import PASSWORD, House
@@ -148,6 +152,18 @@ def test_no_link_lies_in_a_table_a_page_or_the_log(
     assert token not in dump() + everything_shown(panel) + "\n".join(ours)
 
 
+def test_a_link_whose_request_fails_is_blotted_out_of_the_log(
+    relay: Taken, invited: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = link_in(relay)
+    assert settings.LOGGING["handlers"]["stderr"]["filters"] == ["links"]
+    named = settings.LOGGING["filters"]["links"]["()"]
+    caplog.handler.addFilter(import_string(named)())
+    logging.getLogger("django.request").error("%s: %s", "Internal Server Error", path)
+    assert caplog.messages[-1].startswith("Internal Server Error: /panel/set_password/")
+    assert path.rstrip("/").rpartition("/")[2] not in caplog.messages[-1]
+
+
 def test_the_mail_of_an_account_s_user_names_no_panel_they_cannot_enter(
     relay: Taken, house: House, panel: Client
 ) -> None:
@@ -261,7 +277,23 @@ def test_the_page_answers_the_same_whether_there_is_somebody_or_not(
         for name in ("ann", "nobody", "away", "ann@example.com", "x" * 200)
     }
     assert len(answers) == 1
+    services.answer_asked()
     assert [notice.user for notice in Notice.objects.all()] == [ann]
+
+
+def test_the_page_does_the_same_work_whether_there_is_somebody_or_not(
+    ann: User, browser: Client, panel: Client
+) -> None:
+    asked = []
+    for name in ("ann", "nobody", "ann@example.com"):
+        with CaptureQueriesContext(connection) as found:
+            browser.post(LOST, {"name": name})
+        # Savepoints have names of their own each time.
+        steps = [one["sql"].partition(" VALUES ")[0] for one in found]
+        asked.append([step for step in steps if "SAVEPOINT" not in step])
+        assert any("INSERT INTO" in step for step in asked[-1])
+    assert asked[0] == asked[1] == asked[2]
+    assert "nobody" not in panel.get(page(Notice)).content.decode()
 
 
 def test_asking_again_and_again_sends_one_mail(ann: User, relay: Taken, browser: Client) -> None:
@@ -274,6 +306,7 @@ def test_asking_again_and_again_sends_one_mail(ann: User, relay: Taken, browser:
 
 def test_a_user_who_is_gone_by_then_gets_no_link(ann: User, relay: Taken, browser: Client) -> None:
     browser.post(LOST, {"name": "ann"})
+    services.answer_asked()
     User.objects.update(is_active=False)
     assert post.send_due() == 0
     assert Notice.objects.get(kind=NoticeKind.PASSWORD).state == NoticeState.FAILED
