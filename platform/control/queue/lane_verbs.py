@@ -45,7 +45,9 @@ VERBS = {
     "retry": LaneVerb(
         jobs.start_retry,
         _("Retry lanes now"),
-        _("What is due later is due now. What is scheduled is left alone, what is held stays held."),
+        _(
+            "What is due later is due now. What is scheduled is left alone, what is held stays held."
+        ),
         _("Yes, try now"),
         needs_reason=False,
     ),

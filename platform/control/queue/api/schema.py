@@ -318,7 +318,7 @@ EXPIRE = _verb(
 RETRY = _verb(
     "retry",
     "Try again now",
-    "What is due later is due now. What is scheduled or held is left alone.",
+    "What is due later is due now. What is scheduled is left alone, what is held stays held.",
     needs_reason=False,
 )
 JOBS = _operation(
