@@ -94,6 +94,51 @@ def test_each_node_tells_its_spool(api: Api) -> None:
     assert "postfleet_spool_swept_timestamp_seconds{" not in text  # there was no sweep yet
 
 
+def walk(text: str) -> set[str]:
+    """Read a scrape letter by letter, as the format's own description has it; return the series."""
+    seen: set[str] = set()
+    heads: list[str] = []
+    kind = ""
+    assert text.endswith("\n")
+    for line in text[:-1].split("\n"):
+        if line.startswith("# HELP "):
+            heads.append(line.split(" ")[2])
+            continue
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ")
+            assert name == heads[-1]
+            continue
+        assert not line.startswith("#")
+        name = re.match(r"[a-zA-Z_:][a-zA-Z0-9_:]*", line)[0]  # type: ignore[index]
+        assert name == heads[-1]
+        rest = line[len(name) :]
+        if rest.startswith("{"):
+            labels = re.match(
+                r'\{(?:[a-zA-Z_]\w*="(?:[^"\\]|\\[n"\\])*"(?:,(?!\})|(?=\})))*\}', rest
+            )
+            assert labels, line
+            rest = rest[labels.end() :]
+        series = line[: len(line) - len(rest)]
+        assert series not in seen
+        seen.add(series)
+        value = float(rest.removeprefix(" "))
+        assert rest.startswith(" ")
+        assert value >= 0 or kind == "gauge"
+    assert len(set(heads)) == len(heads)
+    return seen
+
+
+def test_whatever_nodes_and_mailboxes_are_called_the_text_is_of_the_format(api: Api) -> None:
+    names = ["n\n# TYPE x gauge", 'q"}', "\\", "a,b={}", "ü\r", "node1"]
+    box = Mailbox.objects.create(name=names[1], host="pop.example.com", port=995, login="b")
+    api.query("INSERT INTO mailbox_poll (mailbox_id, ended_at) VALUES (%s, now())", box.pk)
+    for name in names:
+        note_spool(name)
+    seen = walk(scrape(api).content.decode())
+    assert len([one for one in seen if one.startswith("postfleet_spool_segments{")]) == len(names)
+    assert r'postfleet_mailbox_failed{mailbox="q\"}"}' in seen
+
+
 def test_a_mailbox_tells_when_it_was_read_and_what_came(api: Api) -> None:
     row = Mailbox.objects.create(name="bounces", host="pop.example.com", port=995, login="b")
     with connection.cursor() as cursor:
