@@ -12,7 +12,6 @@ import psycopg2
 import pytest
 from django.conf import settings
 from django.contrib.messages import get_messages
-from django.core.exceptions import ValidationError
 from django.db import connection
 from django.db.models import F
 from django.test import Client
@@ -27,7 +26,6 @@ from control.notify.readings import PROBES
 from control.secrets import get_secret
 from lab.certificate import server_context
 from mailcore.events import recipient_hash
-from tests.control.conftest import SYSTEM
 from tests.control.notify.conftest import Api, set_up
 from tests.control.pages import errors, page, send
 from tests.control.test_secrets import dump, everything_shown
@@ -357,42 +355,6 @@ def test_a_way_that_leads_nowhere_is_refused_with_the_field(
 def test_the_row_is_neither_made_nor_deleted(rows: SystemMail, panel: Client) -> None:
     assert panel.get(page(SystemMail, "add/")).status_code == 403
     assert panel.get(page(SystemMail, f"{rows.pk}/delete/")).status_code == 403
-
-
-# --- the environment ------------------------------------------------------------------------------
-
-
-def test_noreply_mailer_fills_the_row_once_and_the_panel_has_the_word_from_then_on(
-    rows: SystemMail,
-) -> None:
-    text = '{"server": "mx.test", "email": "a@x.test", "login": "l", "pass": "p", "insecure": true}'
-    assert services.set_up_from(text, actor=SYSTEM)
-    row = SystemMail.objects.get()
-    assert (row.relay_host, row.relay_port, row.email) == ("mx.test", 25, "a@x.test")
-    assert row.is_insecure
-    assert get_secret(row.secret_ref) == b"p"
-    assert not services.set_up_from(text.replace("mx.test", "other.test"), actor=SYSTEM)
-
-
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        ("{", "no JSON"),
-        ("[]", "no JSON object"),
-        ('{"server": "x"}', "email is missing"),
-        ('{"server": "x", "email": "a@x.test", "login": "l"}', "pass: give the password"),
-        ('{"server": "x", "email": "a@x.test", "port": "25"}', "port: a number"),
-        ('{"server": "x", "email": "a@x.test", "ssl": true}', "no field 'ssl'"),
-        ('{"server": "x", "email": "a@x.test", "port": 70000}', "port: Ensure"),
-        ('{"server": "x y", "email": "a@x.test"}', "server: Give a host name"),
-    ],
-)
-def test_a_noreply_mailer_that_is_none_is_refused_with_the_field(
-    rows: SystemMail, text: str, word: str
-) -> None:
-    with pytest.raises(ValidationError) as caught:
-        services.set_up_from(text, actor=SYSTEM)
-    assert word in "; ".join(caught.value.messages)
 
 
 def test_no_mail_is_owed_twice_under_one_key(relay: Taken) -> None:
