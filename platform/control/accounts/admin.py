@@ -161,9 +161,7 @@ class UserAdmin(PolicyAdmin):
             return
         said = str(_("No access was sent to %(user)s: %(why)s.") % {"user": user, "why": why})
         if not user.has_usable_password():
-            hint = _(
-                "Until you set a password on the user's page, or send access, it opens nothing."
-            )
+            hint = _("They cannot log in until you set a password on their page, or send access.")
             said = f"{said} {hint}"
         self.message_user(request, said, messages.WARNING)
 

@@ -230,7 +230,7 @@ def test_a_user_without_a_password_who_gets_no_mail_is_said_to_need_one(
     form = form_of(panel, page(User, "add/")) | {"username": "ann", "email": "ann@example.com"}
     answer = panel.post(page(User, "add/"), form, follow=True).content.decode()
     assert "No access was sent to ann: PUBLIC_URL is not set" in answer
-    assert "Until you set a password on the user" in answer
+    assert "cannot log in until you set a password" in answer
     assert not Notice.objects.exists()
     assert "manage.py reset_password" in Client().get(LOST).content.decode()
 
