@@ -19,7 +19,7 @@ def leaves(content: bytes) -> list[bytes]:
     """Return the decoded leaves, as a reader of mail sees them."""
     message = message_from_bytes(content, policy=policy.SMTP)
     parts = [part for part in message.walk() if not part.is_multipart()]
-    return [bytes(part.get_payload(decode=True)) for part in parts]  # type: ignore[arg-type]
+    return [bytes(part.get_payload(decode=True)) for part in parts]
 
 
 def test_what_is_in_seven_bits_is_left_alone() -> None:

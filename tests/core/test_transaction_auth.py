@@ -56,12 +56,7 @@ def failed(steps: list[Step]) -> tuple[int, Scope]:
         ),
         (
             Mechanism.XOAUTH2,
-            [
-                (
-                    f"AUTH XOAUTH2 {b64(f'user=me@relay.test{chr(1)}auth=Bearer {SECRET}{chr(1) * 2}')}",
-                    "",
-                )
-            ],
+            [(f"AUTH XOAUTH2 {b64(BEARER)}", "")],
         ),
     ],
 )

@@ -48,8 +48,8 @@ def _entity(entity: bytes, *, pointer: str, depth: int) -> bytes:
         return join_content(fields, body)
     kind = _content_type(fields)
     if kind.get_content_type() in _SEALED:
-        text = f"a {kind.get_content_type()} part in eight bits cannot be converted"
-        refuse(pointer, "8bit_sealed", text)
+        detail = f"a {kind.get_content_type()} part in eight bits cannot be converted"
+        refuse(pointer, "8bit_sealed", detail)
     boundary = kind.get_boundary()
     if kind.get_content_maintype() == "multipart" and boundary:
         body = _parts(body, str(boundary), pointer=pointer, depth=depth)

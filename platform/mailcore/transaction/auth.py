@@ -121,14 +121,9 @@ def redacted(reply: SmtpReply, credentials: Credentials) -> SmtpReply:
     user, secret = credentials.user, credentials.secret
     if not secret:
         return reply
-    forms = {
-        secret,
-        *(
-            base64.b64encode(each.encode()).decode("ascii")
-            for each in (secret, f"\0{user}\0{secret}")
-        ),
-    }
+    # The longer form first: it may contain the other.
+    sent = (b"\0%s\0%s" % (user.encode(), secret.encode()), secret.encode())
     lines = reply.lines
-    for form in forms:
+    for form in (*(base64.b64encode(each).decode("ascii") for each in sent), secret):
         lines = tuple(line.replace(form, "***") for line in lines)
     return reply if lines == reply.lines else replace(reply, lines=lines)
