@@ -119,6 +119,8 @@ class ScriptedConnection:
         self._receiver = receiver
         self.session = SessionInfo(endpoint.host, endpoint.address, endpoint.source_address)
         self.is_usable = True
+        self.takes_8bit = True
+        self.most_recipients = 0
         self.sent = 0
 
     def begin(self, message: WireMessage, *, before_dot: Callable[[], bool]) -> OneTransaction:

@@ -46,7 +46,8 @@ VERBS = {
         jobs.start_retry,
         _("Retry lanes now"),
         _(
-            "What is due later is due now. What is scheduled is left alone, what is held stays held."
+            "What is due later is due now. What is scheduled is left alone, "
+            "what is held stays held."
         ),
         _("Yes, try now"),
         needs_reason=False,
