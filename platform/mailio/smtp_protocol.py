@@ -316,7 +316,7 @@ class SmtpProtocol(asyncio.Protocol):
         if self._sending is not None:
             return Stage.DATA.value
         stage = self._dialogue.awaits
-        return stage.value if stage is not None else Stage.MAIL.value
+        return stage.told if stage is not None else Stage.MAIL.value
 
     def _fail_opening(self, kind: type[TransportError], reason: str) -> None:
         reply = SmtpReply.local(451, "4.4.2", reason)

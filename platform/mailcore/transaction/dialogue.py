@@ -290,7 +290,7 @@ class Dialogue:
             steps.append(Done(transaction))
         scope = Scope.SESSION if self.is_ready else Scope.HOST
         kind = FaultKind.BROKEN if self.is_ready else FaultKind.REFUSED
-        self._fail(Failed(kind, reply, "mail" if self.is_ready else stage.value, scope), steps)
+        self._fail(Failed(kind, reply, "mail" if self.is_ready else stage.told, scope), steps)
 
     def _unsolicited(self, code: int, lines: tuple[bytes, ...], steps: list[Step]) -> None:
         transaction, reply = self._content, _reply(code, lines)

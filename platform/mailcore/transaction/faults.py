@@ -21,9 +21,9 @@ _NOT_UNDERSTOOD = frozenset({500, 501, 502, 503, 504})
 def garbled(reason: str, stage: Stage | None, *, is_ready: bool) -> Failed:
     """Return the end of a session that lost its sense; it defers, whatever was said."""
     reply = SmtpReply.local(451, "4.5.0", f"protocol error: {reason}")
-    told = Stage.MAIL if stage is None else Stage.EHLO if stage is Stage.HELO else stage
+    told = (stage or Stage.MAIL).told
     scope = Scope.SESSION if is_ready else Scope.HOST
-    return Failed(FaultKind.BROKEN, reply, told.value, scope)
+    return Failed(FaultKind.BROKEN, reply, told, scope)
 
 
 def is_about_address(reply: SmtpReply) -> bool:

@@ -98,7 +98,7 @@ def _at_rcpt(reply: SmtpReply) -> SmtpReply:
 
 
 class Stage(Enum):
-    """What a reply answers; the value is the stage an outcome is told with."""
+    """What a reply answers."""
 
     BANNER = "banner"
     EHLO = "ehlo"
@@ -114,6 +114,11 @@ class Stage(Enum):
 
     # A member equals itself alone; Enum hashes the name, in Python, on every look-up.
     __hash__ = object.__hash__
+
+    @property
+    def told(self) -> str:
+        """The stage an outcome is told with: HELO is EHLO to servers of old."""
+        return "ehlo" if self is Stage.HELO else self.value
 
 
 class Transaction:

@@ -89,8 +89,7 @@ class Opening:
         if stage is Stage.EHLO and code >= 500 and not self.is_tls:
             return self._hello(Stage.HELO)
         if not is_positive:
-            told = "ehlo" if stage is Stage.HELO else stage.value
-            return Failed(FaultKind.REFUSED, reply_of(code, lines), told, Scope.HOST)
+            return Failed(FaultKind.REFUSED, reply_of(code, lines), stage.told, Scope.HOST)
         if code != 250:
             # A second greeting, as likely as not: all that follows would be out of step.
             return garbled(f"an answer of {code} to {stage.value.upper()}", stage, is_ready=False)
