@@ -257,9 +257,15 @@ class MemoryJournal:
 
 @dataclass
 class MemorySpool:
-    """Spool whose content is made up, but for what a test says is missing."""
+    """Spool whose content is made up, but for what a test says is missing, or is."""
 
     missing: set[int] = field(default_factory=set)
+    content: bytes = b"Subject: x\r\n\r\nhello\r\n"
+    # After how many readings it is away.
+    away_after: int = 1 << 30
 
     async def read_many(self, refs: Sequence[ContentRef]) -> Sequence[bytes | None]:
-        return [None if r.offset in self.missing else b"Subject: x\r\n\r\nhello\r\n" for r in refs]
+        self.away_after -= 1
+        if self.away_after < 0:
+            raise StoreUnavailable("spool", "away")
+        return [None if r.offset in self.missing else self.content for r in refs]

@@ -119,7 +119,7 @@ class ScriptedConnection:
         self._receiver = receiver
         self.session = SessionInfo(endpoint.host, endpoint.address, endpoint.source_address)
         self.is_usable = True
-        self.takes_8bit = True
+        self.takes_8bit = receiver.takes_8bit
         self.most_recipients = 0
         self.sent = 0
 
@@ -165,6 +165,7 @@ class ScriptedReceiver:
     endpoints: list[Endpoint] = field(default_factory=list)
     open: int = 0
     most_open: int = 0
+    takes_8bit: bool = True
 
     def answer(self, message: WireMessage) -> Answer:
         return self.script.pop(0) if self.script else OK

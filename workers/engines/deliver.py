@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-from mailcore.envelope import QueuedRow
 from mailcore.outcome import Outcome, Scope, SessionInfo, Verdict
 from mailcore.policy.model import HeloMode, TlsMode
 from mailcore.ports import (
@@ -34,6 +32,7 @@ from mailcore.reply import SmtpReply
 from mailcore.routing.site import plan_hosts
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job, put_off
+from workers.engines.told import Told
 
 # A session that was idle may have been closed by the peer without our seeing it: such a try says
 # nothing about the recipient and is made again at once, this many times.
@@ -43,42 +42,6 @@ MOST_ADDRESSES = 6
 WITHHELD_S = 1.0
 
 log = logging.getLogger(__name__)
-
-
-class Told(Protocol):
-    """Who hears of what happened; implemented by the dispatcher of `engines.drain`."""
-
-    def outcome(self, outcome: Outcome, row: QueuedRow) -> None:
-        """An attempt has a result: journal it and settle it."""
-        ...
-
-    def returned(self, row: QueuedRow, *, delay_s: float) -> None:
-        """A row was not tried and goes back."""
-        ...
-
-    def is_held(self, feed: Feed, row: QueuedRow) -> bool:
-        """Whether nothing may begin with this row on this path now."""
-        ...
-
-    def held_back(self, row: QueuedRow) -> None:
-        """A row was not tried, because it is held."""
-        ...
-
-    def path_failed(self, feed: Feed, job: Job, error: TransportError) -> None:
-        """No session could be opened for this job; the error's scope says who waits."""
-        ...
-
-    def path_works(self, feed: Feed) -> None:
-        """A session was opened."""
-        ...
-
-    def is_tls_broken(self, host: str) -> bool:
-        """Whether STARTTLS with this host failed of late."""
-        ...
-
-    def note_broken_tls(self, host: str) -> None:
-        """STARTTLS with this host failed."""
-        ...
 
 
 @dataclass(slots=True)
@@ -201,6 +164,8 @@ async def _transact_all(
                 feed.landed(job)
                 told.held_back(job.row)
                 continue
+            if job is not None and not await _fits(feed, job, connection, told=told):
+                continue
             if job is not None and _lacks_tls(job, connection):
                 _refuse_clear(feed, job, connection, ports=ports, told=told)
                 continue
@@ -222,6 +187,13 @@ async def _transact_all(
         for each in (previous.job if previous is not None else None, job):
             if each is not None and each.is_on_the_wire:
                 _give_up(feed, each, connection, ports=ports, told=told)
+
+
+async def _fits(feed: Feed, job: Job, connection: Connection, *, told: Told) -> bool:
+    """Whether the server takes the content as it is, or as it is after conversion."""
+    if connection.takes_8bit or not job.wire.needs_8bit:
+        return True
+    return await told.made_7bit(feed, job)
 
 
 def _lacks_tls(job: Job, connection: Connection) -> bool:

@@ -16,19 +16,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 
 from mailcore.bells import DrainBell, Path
 from mailcore.envelope import QueuedRow
-from mailcore.outcome import MailClass, Outcome, Scope, TlsNeed, Verdict
-from mailcore.policy.lookup import presented_domain, tls_mode_for
-from mailcore.policy.model import PolicySnapshot, TlsMode
-from mailcore.ports import StoreUnavailable, TransportError, WireMessage
+from mailcore.outcome import MailClass, Outcome, Scope, Verdict
+from mailcore.policy.model import PolicySnapshot
+from mailcore.ports import StoreUnavailable, TransportError
 from mailcore.shaping.strategy import rate_of
 from workers.engines.claim import Claimer
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job, put_off
 from workers.engines.holding import Holding
-from workers.engines.prepare import Keyring, Unready, prepare
+from workers.engines.prepare import Keyring, Unready, make_job, prepare
 from workers.engines.rests import Rests
 from workers.engines.settle import Settler
 from workers.engines.staff import FULL_S, Staff, all_of, quietly
@@ -218,16 +218,35 @@ class Dispatcher:
                     self.held_back(row)
                 else:
                     not_before = feed.allowance.popleft() if feed.allowance else 0.0
-                    jobs.append(_job(feed, row, wire, policy, incarnation, not_before))
+                    jobs.append(make_job(feed, row, wire, policy, incarnation, not_before))
             feed.put(jobs)
 
     def _not_sent(self, feed: Feed, row: QueuedRow, why: Unready) -> None:
         """A row that cannot go on the wire is a reported failure, never silence."""
         log.error("not sent", extra={"row": row.id, "reason": str(why.reply)})
         now = self._ports.clock.now()
-        self.outcome(
-            put_off(feed, row, scope=Scope.MESSAGE, reply=why.reply, stage=why.stage, now=now), row
-        )
+        outcome = put_off(feed, row, scope=Scope.MESSAGE, reply=why.reply, stage=why.stage, now=now)
+        if why.reply.is_permanent:
+            outcome = replace(outcome, verdict=Verdict.BOUNCED)
+        self.outcome(outcome, row)
+
+    async def made_7bit(self, feed: Feed, job: Job) -> bool:
+        """Convert and sign anew for a server that takes no 8-bit content; see Told."""
+        ports, policy, ring = self._ports, self._ports.policy.current(), self._keyring
+        rows = [job.row]
+        try:
+            (wire,) = await prepare(rows, policy=policy, ports=ports, keyring=ring, in_7bit=True)
+        except StoreUnavailable as exc:
+            log.error("not made ready", extra={"reason": str(exc)})
+            feed.landed(job)
+            self.returned(job.row, delay_s=5.0)
+            return False
+        if isinstance(wire, Unready):
+            feed.landed(job)
+            self._not_sent(feed, job.row, wire)
+            return False
+        job.wire = wire
+        return True
 
     # ── the end of a feed ────────────────────────────────────────────────────────────────────
 
@@ -379,21 +398,3 @@ class Dispatcher:
         task = asyncio.create_task(work)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
-
-
-def _job(
-    feed: Feed,
-    row: QueuedRow,
-    wire: WireMessage,
-    policy: PolicySnapshot,
-    incarnation: int,
-    not_before: float,
-) -> Job:
-    """Put together what a session needs to know of a row."""
-    tls = tls_mode_for(policy, sender_id=row.sender_id, strategy=feed.strategy)
-    if row.tls_need is TlsNeed.REQUIRED:
-        tls = TlsMode.REQUIRED
-    domain = presented_domain(
-        policy, sender_id=row.sender_id, header_from=row.header_from, source=feed.source
-    )
-    return Job(row, wire, tls, domain, incarnation, not_before)

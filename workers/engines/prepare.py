@@ -1,7 +1,7 @@
 """Make claimed rows ready for the wire: read content, address it, sign it.
 
 Takes    rows with the source they go from
-Gives    prepare: per row a WireMessage, or Unready with the reason
+Gives    prepare: per row a WireMessage, or Unready with the reason; make_job
 Raises   StoreUnavailable when spool or vault is away; what is wrong with one message or one key is
          that message's or that domain's reason to wait, and nobody else's
 
@@ -18,13 +18,16 @@ from dataclasses import dataclass, field
 
 from mailcore import dkim, tokens
 from mailcore.envelope import QueuedRow
-from mailcore.errors import PostfleetError
-from mailcore.policy.lookup import return_path_domain
-from mailcore.policy.model import PolicySnapshot
+from mailcore.errors import PostfleetError, SubmissionRefused
+from mailcore.outcome import TlsNeed
+from mailcore.policy.lookup import presented_domain, return_path_domain, tls_mode_for
+from mailcore.policy.model import PolicySnapshot, TlsMode
 from mailcore.ports import StoreUnavailable, WireMessage
+from mailcore.render.downgrade import to_7bit
 from mailcore.render.overrides import override_headers
 from mailcore.reply import SmtpReply
 from workers.engines.context import DeliverPorts
+from workers.engines.feed import Feed, Job
 
 CHUNK = 16
 
@@ -85,9 +88,15 @@ class Keyring:
 
 
 async def prepare(
-    rows: Sequence[QueuedRow], *, policy: PolicySnapshot, ports: DeliverPorts, keyring: Keyring
+    rows: Sequence[QueuedRow],
+    *,
+    policy: PolicySnapshot,
+    ports: DeliverPorts,
+    keyring: Keyring,
+    in_7bit: bool = False,
 ) -> Sequence[WireMessage | Unready]:
-    """Return what each row puts on the wire, in order."""
+    """Return what each row puts on the wire, in order; `in_7bit` for a server that takes no
+    other (RFC 6152 §3: converted, or returned)."""
     contents = await _contents(rows, ports=ports)
     signers = {
         domain: await keyring.of_domain(domain, policy=policy, ports=ports)
@@ -106,6 +115,7 @@ async def prepare(
             signers,
             ports.token_ring,
             now,
+            in_7bit,
         )
         for i in range(0, len(rows), CHUNK)
     ]
@@ -134,6 +144,7 @@ def _build(
     signers: Mapping[str, Signers],
     token_ring: Mapping[int, bytes],
     now: int,
+    in_7bit: bool,
 ) -> list[WireMessage | Unready]:
     """Build one chunk; runs on a signing thread."""
     node_policy = policy.nodes.get(node)
@@ -147,7 +158,11 @@ def _build(
             built.append(keys)
         else:
             try:
-                built.append(_wire(row, content, keys, policy, header, token_ring, now))
+                plain = to_7bit(content) if in_7bit else content
+                built.append(_wire(row, plain, keys, policy, header, token_ring, now))
+            except SubmissionRefused as exc:
+                text = f"the server takes no 8-bit content, and this must not be converted: {exc}"
+                built.append(Unready(SmtpReply.local(554, "5.6.3", text), "mail"))
             except Exception as exc:
                 # A fault of ours with this one message must not keep its whole batch from going.
                 log.exception("message not made ready", extra={"row": row.id})
@@ -190,3 +205,21 @@ def _reverse_path(row: QueuedRow, token: str, policy: PolicySnapshot) -> str:
     if not domain:
         return str(row.reverse_path)
     return f"{tokens.RETURN_PATH_PREFIX}{token}@{domain}"
+
+
+def make_job(
+    feed: Feed,
+    row: QueuedRow,
+    wire: WireMessage,
+    policy: PolicySnapshot,
+    incarnation: int,
+    not_before: float,
+) -> Job:
+    """Put together what a session needs to know of a row."""
+    tls = tls_mode_for(policy, sender_id=row.sender_id, strategy=feed.strategy)
+    if row.tls_need is TlsNeed.REQUIRED:
+        tls = TlsMode.REQUIRED
+    domain = presented_domain(
+        policy, sender_id=row.sender_id, header_from=row.header_from, source=feed.source
+    )
+    return Job(row, wire, tls, domain, incarnation, not_before)

@@ -18,8 +18,9 @@ from mailcore.bells import Path
 from mailcore.outcome import MailClass
 from mailcore.ports import StoreUnavailable
 from workers.engines.context import DeliverPorts
-from workers.engines.deliver import Told, serve
+from workers.engines.deliver import serve
 from workers.engines.feed import Feed
+from workers.engines.told import Told
 
 SLOT_RENEW_S = 10.0
 # A receiver that refused one more session is not asked for another for this long.
