@@ -1,0 +1,212 @@
+"""Whatever the bodies, verdicts and pace: each message goes to those who were accepted, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mailcore.transaction import (
+    Dialogue,
+    Done,
+    Failed,
+    SendContent,
+    Step,
+    Transaction,
+    WireMessage,
+    Write,
+)
+from mailcore.transaction.message import ended
+from tests.support.smtp_model import ModelServer, Plan
+
+OFFERS = st.sampled_from(
+    [
+        ("8BITMIME",),
+        ("PIPELINING", "8BITMIME"),
+        ("CHUNKING", "ENHANCEDSTATUSCODES", "8BITMIME"),
+        ("PIPELINING", "CHUNKING", "ENHANCEDSTATUSCODES", "8BITMIME", "SIZE 1000000"),
+    ]
+)
+LINES = st.lists(st.text(st.sampled_from(".ab \tü="), max_size=5).map(str.encode), max_size=12)
+# Content as it comes from intake: CRLF alone ends a line, however long it is.
+SOUND = st.one_of(
+    LINES.map(lambda lines: b"".join(line + b"\r\n" for line in lines)),
+    st.integers(1, 5000).map(lambda size: b"." * size + b"\r\n"),
+    st.just(b".\r\n"),
+)
+# And anything else but NUL: commands behind an end of some kind, bare CR and LF.
+ANY = st.lists(
+    st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"a", b"..", b"MAIL FROM:<x@y.test>", b"\xff"]),
+    max_size=30,
+).map(b"".join)
+
+
+def plans(contents: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[Plan]]:
+    return st.lists(
+        st.builds(
+            Plan,
+            mail=st.sampled_from([250, 250, 250, 451, 550]),
+            rcpts=st.lists(st.sampled_from([250, 250, 450, 550, 552]), min_size=1, max_size=3).map(
+                tuple
+            ),
+            data=st.sampled_from([354, 354, 354, 451, 554]),
+            end=st.sampled_from([250, 250, 452, 554]),
+            content=contents,
+        ),
+        min_size=1,
+        max_size=5,
+    )
+
+
+class Wire:
+    """Carries octets between a dialogue and a model server, at any pace."""
+
+    def __init__(self, server: ModelServer, cut: Callable[[int], int]) -> None:
+        self.server = server
+        self.dialogue = Dialogue("me.test", wants_tls=False)
+        self.steps: list[Step] = []
+        self._cut = cut
+        self._to_server = b""
+        self._to_client = b""
+
+    def settle(self) -> None:
+        """Carry all that is on its way, and what follows from it."""
+        while self._to_server or self._to_client or self.server.said:
+            size = self._cut(len(self._to_server))
+            self.server.hear(self._to_server[:size])
+            self._to_server = self._to_server[size:]
+            self._to_client += b"".join(self.server.said)
+            self.server.said.clear()
+            size = self._cut(len(self._to_client))
+            now, self._to_client = self._to_client[:size], self._to_client[size:]
+            self.do(self.dialogue.receive(now))
+
+    def do(self, steps: list[Step]) -> None:
+        """Write what is to be written, content included."""
+        self.steps += steps
+        for step in steps:
+            if isinstance(step, Write):
+                self._to_server += step.data
+            elif isinstance(step, SendContent):
+                self._to_server += b"".join(step.frame())
+                self.dialogue.dot_sent(step.transaction)
+
+    def send(self, transactions: list[Transaction]) -> None:
+        """Send a chain: each begins when the content of the one before it was sent."""
+        for transaction in transactions:
+            self.do(self.dialogue.begin(transaction))
+            while not (
+                transaction.is_dot_sent or Done(transaction) in self.steps or self._is_stuck()
+            ):
+                self.settle()
+        self.settle()
+
+    def _is_stuck(self) -> bool:
+        return self.dialogue.is_over or not (self._to_server or self._to_client or self.server.said)
+
+
+def transactions_of(chain: list[Plan]) -> list[Transaction]:
+    return [
+        Transaction(
+            WireMessage(
+                f"m{n}@me.test",
+                tuple(f"m{n}r{i}@peer.test" for i in range(len(plan.rcpts))),
+                plan.content,
+                needs_8bit=not plan.content.isascii(),
+            )
+        )
+        for n, plan in enumerate(chain)
+    ]
+
+
+def carried(
+    server: ModelServer, chain: list[Plan], data: st.DataObject
+) -> tuple[Wire, list[Transaction]]:
+    """Play the chain over a wire whose pace hypothesis draws."""
+    wire = Wire(server, lambda size: data.draw(st.integers(min(size, 1), size)))
+    wire.settle()
+    transactions = transactions_of(chain)
+    wire.send(transactions)
+    return wire, transactions
+
+
+@settings(max_examples=60)
+@given(plans(SOUND), OFFERS, st.booleans(), st.booleans(), st.data())
+def test_every_octet_reaches_those_who_were_accepted_and_nobody_else(
+    chain: list[Plan],
+    offers: tuple[str, ...],
+    nests: bool,
+    is_generous: bool,
+    data: st.DataObject,
+) -> None:
+    server = ModelServer(chain, offers, nests=nests, is_generous=is_generous)
+    wire, transactions = carried(server, chain, data)
+    assert server.wrong == []
+    assert not any(isinstance(step, Failed) for step in wire.steps)
+    is_chunked = "CHUNKING" in offers
+    for transaction, plan in zip(transactions, chain, strict=True):
+        codes = [known.reply.code for known in transaction.verdicts if known is not None]
+        assert codes == plan.expected(is_chunked=is_chunked)
+        assert wire.steps.count(Done(transaction)) == 1
+    assert server.taken == [
+        (n, tuple(i for i, code in enumerate(plan.rcpts) if code == 250), ended(plan.content))
+        for n, plan in enumerate(chain)
+        if 250 in plan.expected(is_chunked=is_chunked)
+    ]
+
+
+@settings(max_examples=60)
+@given(plans(ANY), OFFERS, st.data())
+def test_no_content_ends_before_its_end(
+    chain: list[Plan], offers: tuple[str, ...], data: st.DataObject
+) -> None:
+    server = ModelServer(chain, offers)
+    _, transactions = carried(server, chain, data)
+    # A message that was split would leave commands nobody said, and replies out of step.
+    assert server.wrong == []
+    for transaction, plan in zip(transactions, chain, strict=True):
+        codes = [known.reply.code for known in transaction.verdicts if known is not None]
+        assert codes == plan.expected(is_chunked="CHUNKING" in offers)
+    if "CHUNKING" in offers:
+        assert all(content == ended(chain[n].content) for n, _, content in server.taken)
+
+
+@settings(max_examples=100)
+@given(plans(SOUND), OFFERS, st.integers(2, 20), st.data())
+def test_a_reply_that_comes_twice_delivers_nothing_that_was_not_taken(
+    chain: list[Plan], offers: tuple[str, ...], doubled: int, data: st.DataObject
+) -> None:
+    server = Stammering(chain, offers, doubled=doubled)
+    _, transactions = carried(server, chain, data)
+    taken = {(n, i) for n, recipients, _ in server.taken for i in recipients}
+    for n, transaction in enumerate(transactions):
+        for i, known in enumerate(transaction.verdicts):
+            if known is not None and known.reply.is_positive:
+                assert (n, i) in taken
+    assert server.wrong == []
+
+
+class Stammering(ModelServer):
+    """Says one of its replies twice."""
+
+    def __init__(self, chain: list[Plan], offers: tuple[str, ...], *, doubled: int) -> None:
+        super().__init__(chain, offers)
+        self._left = doubled
+
+    def hear(self, data: bytes) -> None:
+        """Take octets, and stammer once."""
+        super().hear(data)
+        if 0 < self._left <= len(self.said):
+            self.said.insert(self._left - 1, self.said[self._left - 1])
+            self._left = 0
+        self._left -= len(self.said)
+
+
+@given(ANY)
+def test_no_content_holds_an_end_for_receivers_that_take_a_bare_line_feed(content: bytes) -> None:
+    transaction = Transaction(WireMessage("a@me.test", ("b@peer.test",), content))
+    head, body, mark = SendContent(transaction).frame()
+    assert head == b""
+    lax = (b"\n" + body.replace(b"\r\n", b"\n") + mark.replace(b"\r\n", b"\n")).split(b"\n")
+    assert lax.index(b".") == len(lax) - 2
