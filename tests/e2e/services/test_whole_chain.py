@@ -3,7 +3,6 @@ made by that Postfix, read out of that Dovecot, told everywhere."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import email
 import email.policy
@@ -20,11 +19,8 @@ from typing import Any
 import dkim
 import dns.resolver
 import pytest
-from celery import Celery
 
-from mailcore.bells import UpkeepBell
 from mailcore.events import decode_lines
-from mailio.broker import CeleryBells, celery_config
 from tests.e2e.services.conftest import Served
 from tests.support.fleet import Running, eventually
 from tests.support.services import Dovecot, MissingService, Postfix
@@ -149,20 +145,13 @@ def polled(chain: Chain) -> Chain:
         poll_interval_s="1",
     )
     chain.mailbox_id = chain.running.one("SELECT id FROM mailboxes_mailbox WHERE name = %s", name)
-    bells = CeleryBells(app := Celery("tests", set_as_current=False))
-    app.conf.update(celery_config(chain.running.settings))
 
     def is_read() -> bool:
-        # Beat rings twice a minute; a bell more does no harm.
-        asyncio.run(bells.upkeep("inbound.poll", UpkeepBell(chain.running.settings.node)))
+        chain.running.ring("inbound.poll")
         ended = "SELECT ended_at FROM mailbox_poll WHERE mailbox_id = %s AND ended_at IS NOT NULL"
         return bool(chain.running.query(ended, chain.mailbox_id))
 
-    try:
-        eventually(is_read)
-    finally:
-        bells.close()
-        app.close()
+    eventually(is_read)
     chain.running.wait_applied()
     return chain
 
