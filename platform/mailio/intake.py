@@ -1,6 +1,7 @@
 """The one front door, whatever the protocol: submissions -> spool -> ledger -> a notice to ring.
 
-Gives    Intake.submit: returns once every message of a request is durable, row and content
+Gives    Intake.submit: returns once every message of a request is durable, row and content;
+         submit_all for who gathered requests itself and has one thread for them
          RequestKey (Idempotency-Key), Request, Receipt, RecipientReceipt, Answer
 Takes    plans (mailcore.submission), the ledger's Acceptor, a SpoolWriter
 Raises   StoreUnavailable: nothing of the request may be called accepted
@@ -123,13 +124,20 @@ class Intake:
         self._clock = clock
         self._waker = waker
         self._clock_read_at: float | None = None
-        self._group: GroupCommit[Request, Answer] = GroupCommit(
+        self._group: GroupCommit[Sequence[Request], list[Answer]] = GroupCommit(
             self._commit, linger_s=linger_s, weigh=_weight, max_weight=_MAX_BATCH_BYTES
         )
 
     def submit(self, request: Request) -> Answer:
         """Accept a request's messages and say what to answer."""
-        return self._group.submit(request)
+        return self._group.submit((request,))[0]
+
+    def submit_all(self, requests: Sequence[Request]) -> list[Answer]:
+        """Accept the messages of several requests in one commit; an answer for each, in order.
+
+        What they have in common is the commit: a key that is taken takes no other out.
+        """
+        return self._group.submit(requests) if requests else []
 
     def find(self, key: RequestKey) -> Answer | None:
         """Return the answer a key was used for already, None if it is free."""
@@ -140,10 +148,11 @@ class Intake:
             return Answer(AcceptStatus.REUSED, "")
         return Answer(AcceptStatus.REPEATED, found.answer)
 
-    def _commit(self, requests: Sequence[Request]) -> list[Answer]:
+    def _commit(self, groups: Sequence[Sequence[Request]]) -> list[list[Answer]]:
         self._keep_time()
         with self._spool.holding():
-            return self._commit_held(requests)
+            answers = iter(self._commit_held([one for group in groups for one in group]))
+        return [[next(answers) for _ in group] for group in groups]
 
     def _commit_held(self, requests: Sequence[Request]) -> list[Answer]:
         drafts = self._drafts([plan for request in requests for plan in request.plans])
@@ -214,8 +223,8 @@ class Intake:
         return drafts
 
 
-def _weight(request: Request) -> int:
-    return sum(len(plan.submission.content) for plan in request.plans)
+def _weight(requests: Sequence[Request]) -> int:
+    return sum(len(plan.submission.content) for one in requests for plan in one.plans)
 
 
 def _hash(recipient: Recipient) -> str:
