@@ -12,6 +12,7 @@ from mailcore.policy.model import TlsMode
 from mailcore.ports import ConnectFailed, Disconnected, Withheld
 from mailcore.transaction import Credentials
 from mailio.smtp import SmtpConnector
+from mailio.smtp_protocol import SmtpProtocol
 from tests.support.smtp_peer import Heard, Peer, Script, serving
 from tests.support.smtp_session import (
     BODY,
@@ -151,6 +152,24 @@ async def test_an_answer_that_comes_before_the_end_was_sent_delivers_nothing() -
         with pytest.raises(Disconnected) as caught:
             await connection.begin(message(content=content), before_dot=yes).replies
         assert not caught.value.after_dot
+
+
+async def test_an_answer_in_the_very_turn_that_ends_the_content_delivers_nothing() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.hear_group()
+        peer.say("250 ok", "250 ok", "354 go")
+        await peer.take_content()
+
+    async with session(script) as (connection, heard):
+        assert isinstance(connection, SmtpProtocol)
+        transaction = connection.begin(message(), before_dot=yes)
+        await transaction.content_sent  # It is decided, and leaves when this turn ends.
+        connection.data_received(b"250 2.0.0 got it all\r\n")
+        with pytest.raises(Disconnected) as caught:
+            await transaction.replies
+        assert not caught.value.after_dot
+    assert heard.contents == []
 
 
 def relay(context: ssl.SSLContext | None, answer: str) -> Script:
