@@ -97,8 +97,9 @@ class Session(Line):
         """Carry out one command line."""
         try:
             verb, argument = parse_line(line)
-            offers_pipelining = Extension.PIPELINING in self.house.manner.extensions
-            if self.has_more and (verb in _LAST_IN_GROUP or not offers_pipelining):
+            # The octets of a chunk follow their command at once (RFC 3030 §2).
+            may_go_on = verb == "BDAT" or Extension.PIPELINING in self.house.manner.extensions
+            if self.has_more and (verb in _LAST_IN_GROUP or not may_go_on):
                 talked = Defect.TLS_INJECTION if verb == "STARTTLS" else Defect.TALKED_EARLY
                 self.recorder.defect(talked)
             handler = _HANDLERS.get(verb)
