@@ -1,8 +1,8 @@
 # The only commands to remember. What they do stands in deploy/*.sh and manage.py.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check lock clean fleet web worker-priority worker-delivery worker-event \
-	worker-upkeep worker-control beat flower
+.PHONY: help run demo test check lock clean fleet web smtpd worker-priority worker-delivery \
+	worker-event worker-upkeep worker-control beat flower
 
 PYTHON := .venv/bin/python
 MESSAGES ?= 5000
@@ -38,6 +38,9 @@ fleet: ## start this node's processes and stay; PROCESSES=web,delivery*2 MIGRATE
 
 web: ## panel and API alone, in the foreground
 	@$(FLEET) exec $(ENV_FILE) web
+
+smtpd: ## takes mail by SMTP, where SMTPD_LISTEN says
+	@$(FLEET) exec $(ENV_FILE) smtpd
 
 worker-priority: ## priority mail
 	@$(FLEET) exec $(ENV_FILE) priority

@@ -48,16 +48,26 @@ def test_a_list_of_processes_that_is_none_is_refused(text: str, reason: str) -> 
 
 
 def test_a_node_runs_one_delivery_process_for_each_core_and_a_lab_in_mode_lab_alone() -> None:
-    lab = usual_names("lab", cores=3)
+    lab = usual_names("lab", {}, cores=3)
     assert lab[:2] == ("lab", "web")
     assert sum(name.startswith("delivery") for name in lab) == 3
-    assert usual_names("live", cores=3) == lab[1:]
+    assert usual_names("live", {}, cores=3) == lab[1:]
+
+
+def test_a_node_takes_mail_by_smtp_only_where_it_is_told_to_listen() -> None:
+    names = usual_names("live", {"SMTPD_LISTEN": "127.0.0.1:587"}, cores=1)
+    assert "smtpd" in names
+    assert "smtpd" in usual_names("live", {"SMTPD_TLS_LISTEN": "127.0.0.1:465"}, cores=1)
+    assert "smtpd" not in usual_names("live", {"SMTPD_LISTEN": ""}, cores=1)
+    (spec,) = specs_of(["smtpd"], {"VAR_DIR": "/var"}, web=LISTEN, flower=LISTEN)
+    assert spec.command[1:] == ["-m", "workers.smtpd"]
+    assert spec.ready_file is not None
 
 
 def test_no_password_stands_on_a_command_line() -> None:
     environment = {"VAR_DIR": "/var", "NODE": "n1", "FLOWER_BASIC_AUTH": f"op:{SECRET}"}
     environment["BROKER_URL"] = f"amqp://u:{SECRET}@h/v"
-    specs = specs_of(usual_names("live", cores=1), environment, web=LISTEN, flower=LISTEN)
+    specs = specs_of(usual_names("live", {}, cores=1), environment, web=LISTEN, flower=LISTEN)
     assert [one.name for one in specs if SECRET in " ".join(one.command)] == []
     assert specs[1].extra["WORKER_KIND"] == "priority"
     assert "priority@n1" in specs[1].argv

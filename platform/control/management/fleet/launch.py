@@ -87,7 +87,7 @@ class Fleet:
     ) -> None:
         self._house = house
         self._form = form
-        self._names = form.processes or usual_names(house.mode)
+        self._names = form.processes or usual_names(house.mode, house.environ)
         self._world_name = world
         self.world = WORLDS[world]()
         self._say = say

@@ -21,7 +21,7 @@ from mailio.settings import host_name
 from mailio.snapshots import SnapshotStore
 
 # They hold a policy, and say which.
-OBEYING = ("priority", "delivery", "event", "upkeep")
+OBEYING = ("smtpd", "priority", "delivery", "event", "upkeep")
 _WORDS = {
     ChildState.IDLE: "not started",
     ChildState.STARTING: "starting",

@@ -104,7 +104,7 @@ def _up(
 ) -> None:
     mode = environ["MODE"]
     environ.setdefault("VAR_DIR", str(TOP / "var" / mode) if mode in MODES else "")
-    names = names_of(options["processes"]) if options["processes"] else usual_names(mode)
+    names = names_of(options["processes"]) if options["processes"] else usual_names(mode, environ)
     findings = survey(environ, names)
     for finding in findings:
         say(str(finding))

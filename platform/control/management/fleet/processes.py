@@ -22,7 +22,7 @@ from control.management.fleet.house import FleetError
 from mailio.settings import host_name
 
 WORKERS = ("priority", "delivery", "event", "upkeep", "control")
-KINDS = ("lab", "web", *WORKERS, "beat", "flower")
+KINDS = ("lab", "web", "smtpd", *WORKERS, "beat", "flower")
 # Any number of these may run on a node; of the others one is all there is to do.
 MANY = ("delivery",)
 MOST = 64
@@ -33,6 +33,8 @@ WEB_THREADS = 16
 READY_S = 60.0
 # A worker gives back what it claimed and finishes what is on the wire.
 WORKER_STOP_S = 40.0
+# A listener lets clients finish the message they are sending.
+SMTPD_STOP_S = 35.0
 FLOWER_USER = "operator"
 # Results and keyword arguments are never used; what a bell says stands in `args`. On a busy machine
 # a worker answers later than after Flower's one second.
@@ -97,10 +99,15 @@ def kind_of(name: str) -> str:
     return name.rstrip("0123456789")
 
 
-def usual_names(mode: str, *, cores: int | None = None) -> tuple[str, ...]:
-    """Return everything a fleet of one node runs: one delivery process for each core."""
+def usual_names(
+    mode: str, environ: Mapping[str, str], *, cores: int | None = None
+) -> tuple[str, ...]:
+    """Return everything a fleet of one node runs: one delivery process for each core, and a
+    listener if it is told where."""
     count = cores or os.cpu_count() or 1
-    kinds = [kind for kind in KINDS if kind != "lab" or mode == "lab"]
+    listens = environ.get("SMTPD_LISTEN") or environ.get("SMTPD_TLS_LISTEN")
+    unwanted = {"" if mode == "lab" else "lab", "" if listens else "smtpd"}
+    kinds = [kind for kind in KINDS if kind not in unwanted]
     return names_of(",".join(f"{kind}*{count}" if kind in MANY else kind for kind in kinds))
 
 
@@ -142,6 +149,8 @@ def specs_of(
     for name in names:
         if name == "web":
             found.append(_web(web))
+        elif name == "smtpd":
+            found.append(_smtpd(run_dir))
         elif name == "beat":
             found.append(_beat(run_dir))
         elif name == "flower":
@@ -161,6 +170,11 @@ def _web(listen: Listen) -> Spec:
         *("--limit-request-line", "8190"),
     )
     return Spec("web", argv, health=f"{listen.url}/health")
+
+
+def _smtpd(run_dir: Path) -> Spec:
+    argv = ("-m", "workers.smtpd")
+    return Spec("smtpd", argv, ready_file=run_dir / "smtpd.ready", stop_s=SMTPD_STOP_S)
 
 
 def _worker(name: str, node: str, run_dir: Path) -> Spec:

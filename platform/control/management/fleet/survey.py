@@ -24,6 +24,7 @@ from control.management.fleet import probes
 from control.management.fleet.house import FleetError
 from control.management.fleet.processes import Listen
 from mailio.settings import SettingsError, host_name, load, parse_key_ring
+from mailio.smtpd_settings import load_smtpd
 
 NODE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 WEB_LISTEN = "127.0.0.1:8025"
@@ -61,6 +62,8 @@ def survey(environ: Mapping[str, str], names: Sequence[str]) -> list[Finding]:
     if "web" in names:
         found.append(_judged("WEB_LISTEN", {"WEB_LISTEN": WEB_LISTEN, **_set(environ)}, _free))
         found += _public_url(environ)
+    if "smtpd" in names:
+        found += _smtpd(environ)
     if "flower" in names:
         given = {"FLOWER_LISTEN": FLOWER_LISTEN, **_set(environ)}
         found.append(_judged("FLOWER_LISTEN", given, _free))
@@ -157,6 +160,29 @@ def _public_url(environ: Mapping[str, str]) -> list[Finding]:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return [Finding("PUBLIC_URL", False, f"{value!r} is not http://… or https://…")]
     return [Finding("PUBLIC_URL", True, value)]
+
+
+def _smtpd(environ: Mapping[str, str]) -> list[Finding]:
+    """Read what the listener is told as it does itself."""
+    try:
+        settings = load_smtpd(environ)
+    except SettingsError as exc:
+        variable, reason = str(exc).split(maxsplit=1)
+        return [Finding(variable.rstrip(":"), False, reason)]
+    files = (("SMTPD_TLS_CERT", settings.tls_cert), ("SMTPD_TLS_KEY", settings.tls_key))
+    for variable, path in files:
+        if path is not None and not os.access(path, os.R_OK):
+            return [Finding(variable, False, f"{path} cannot be read")]
+    return [
+        _judged(
+            variable, {variable: f"[{host}]:{port}" if ":" in host else f"{host}:{port}"}, _free
+        )
+        for variable, addresses in (
+            ("SMTPD_LISTEN", settings.listen),
+            ("SMTPD_TLS_LISTEN", settings.tls_listen),
+        )
+        for host, port in addresses
+    ]
 
 
 def _flower(environ: Mapping[str, str]) -> list[Finding]:
