@@ -36,6 +36,7 @@ from mailcore.transaction.steps import (
     Write,
 )
 
+NO_LIMIT = 1 << 60
 # Looked at for every reply: a name of the module costs less than a member of an enum.
 _MAIL, _RCPT, _DATA, _DOT = Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT
 _OPENING = frozenset({Stage.BANNER, Stage.EHLO, Stage.HELO, Stage.STARTTLS, Stage.AUTH})
@@ -45,11 +46,11 @@ class Dialogue:
     """One session, from the greeting to its end. Every method returns the steps to take."""
 
     __slots__ = (
-        "_begun",
         "_chunks",
         "_content",
         "_expected",
         "_goes_on",
+        "_left",
         "_needs_rset",
         "_opening",
         "_queue",
@@ -79,7 +80,7 @@ class Dialogue:
         self._queue: deque[Transaction] = deque()
         self._content: Transaction | None = None
         self._needs_rset = False
-        self._begun = 0
+        self._left = 0
         self._chunks = allows_chunking
         # Whether a positive reply in the envelope has a command of ours that follows it.
         self._goes_on = True
@@ -97,8 +98,7 @@ class Dialogue:
     @property
     def can_begin(self) -> bool:
         """Whether the server takes another transaction (RFC 9422: MAILMAX)."""
-        most = self.extensions.mail_max
-        return self.is_ready and not (most and self._begun >= most)
+        return self.is_ready and self._left > 0
 
     def receive(self, data: bytes) -> list[Step]:
         """Take bytes of the server."""
@@ -129,7 +129,7 @@ class Dialogue:
             transaction.decide(refusal, Stage.MAIL, Scope.MESSAGE)
             steps.append(Done(transaction))
             return steps
-        self._begun += 1
+        self._left -= 1
         transaction.is_chunked = self._chunks
         if extensions.rcpt_max or extensions.rcpt_domain_max:
             leave_out_excess(transaction, extensions)
@@ -274,6 +274,7 @@ class Dialogue:
             steps.append(move)
         else:
             self.is_ready = True
+            self._left = offered.mail_max or NO_LIMIT
             self._chunks = self._chunks and offered.chunking and offered.enhanced_codes
             self._goes_on = self._chunks or not offered.pipelining
             steps.append(move)
@@ -385,7 +386,7 @@ class Dialogue:
             return
         self._needs_rset |= transaction.is_open
         if transaction.may_restart and transaction.is_refused_as_second and self.can_begin:
-            self._begun += 1
+            self._left -= 1
             self._needs_rset = True
             transaction.forget()
             self._write_group(transaction, steps)
