@@ -44,7 +44,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 ALL = RowFilter(everything=True)
 ANN = Actor(label="ann", is_admin=True)
 # Not Django's own, so it does not empty them.
-_TABLES = "ledger_row, ledger_lane, ledger_outbox, queue_undo, policy_revision, policy_ack"
+_QUEUE = "ledger_row, ledger_lane, ledger_outbox, queue_undo"
+_TABLES = f"{_QUEUE}, policy_revision, policy_ack"
 
 
 @dataclass
@@ -80,7 +81,7 @@ def queue(
     monkeypatch.setattr(settings, "POSTFLEET", replace(stores, database_url=database_url))
     # A test before this one may have left a lane whose rows are gone.
     with connection.cursor() as cursor:
-        cursor.execute(f"TRUNCATE {_TABLES}")
+        cursor.execute(f"TRUNCATE {_QUEUE}")
     work.tools().verbs = QueueVerbs(database_url, node="node1", looked_at=4, changed=2)
     acceptor = Acceptor(database_url)
     yield Queue(acceptor, database_url)
