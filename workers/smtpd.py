@@ -104,8 +104,11 @@ def _server(
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(logins, tokens.identify, user, password)
 
+    door = Door(smtpd, policy)
+    for name in door.unknown_accounts():
+        log.warning("SMTPD_NETWORKS names no account there is", extra={"account": name})
     desk = Desk(
-        door=Door(smtpd, policy),
+        door=door,
         batches=Batches(letters.take),
         check=check,
         postmaster=lambda: postmaster_of(node(), smtpd.host),

@@ -133,11 +133,10 @@ class LetterIntake:
             message_id=message_id,
             now=now,
         )
-        sender_domain = letter.reverse_path.domain
-        if not sender_domain or may_use_domain(policy, account_id=account_id, domain=sender_domain):
-            plan = replace(
-                plan, submission=replace(plan.submission, reverse_path=letter.reverse_path)
-            )
+        given = letter.reverse_path
+        is_own = may_use_domain(policy, account_id=account_id, domain=given.domain)
+        if given != plan.submission.reverse_path and (given.is_null or is_own):
+            plan = replace(plan, submission=replace(plan.submission, reverse_path=given))
         request_key = RequestKey(account_id, key, _body_hash(letter)) if key else None
         return Request((plan,), request_key, _queue_id)
 

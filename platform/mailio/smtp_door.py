@@ -94,6 +94,10 @@ class Door:
         """Remember it for a while."""
         self._failures.count(_neighbourhood(address), self._monotonic())
 
+    def unknown_accounts(self) -> list[str]:
+        """Return the accounts of own networks that the policy in force does not know."""
+        return sorted({name for _, name in self._settings.networks} - set(self._accounts()))
+
     def _accounts(self) -> dict[str, int]:
         policy = self._policy.current()
         if self._named is None or self._named[0] is not policy:

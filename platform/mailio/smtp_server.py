@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable
 
 from mailcore.address import ForwardPath
+from mailcore.errors import AddressError
 from mailcore.policy.model import Node
 from mailcore.reception import Gauge, Limits
 from mailio.smtp_session import Desk, Patience, SmtpSession
@@ -133,5 +134,8 @@ def _load_certificate(context: ssl.SSLContext, settings: SmtpdSettings) -> None:
 def postmaster_of(node: Node | None, host: str) -> ForwardPath:
     """Return who reads what comes for `postmaster` (RFC 5321 §4.5.1)."""
     if node is not None and node.admin_email:
-        return ForwardPath.parse(node.admin_email)
+        try:
+            return ForwardPath.parse(node.admin_email)
+        except AddressError as exc:
+            log.error("the node's administrator address is none", extra={"reason": str(exc)})
     return ForwardPath("postmaster", host)

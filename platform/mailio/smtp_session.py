@@ -265,6 +265,11 @@ class SmtpSession(asyncio.Protocol):
             log.warning("a login cannot be checked", extra={"reason": exc.reason})
             self._resume(dialogue.not_verified(is_temporary=True))
             return
+        except Exception:
+            # The plane's edge: whatever broke, the client gets an answer.
+            log.exception("a login cannot be checked")
+            self._resume(dialogue.not_verified(is_temporary=True))
+            return
         if identity is None:
             log.info("login refused", extra={"client": self._address})
             self._desk.door.login_failed(self._address)

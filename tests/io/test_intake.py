@@ -360,3 +360,27 @@ def test_content_whose_rows_are_under_way_is_not_deleted_however_long_that_takes
         "SELECT content_segment, content_offset, content_length, content_crc FROM ledger_row"
     )
     assert world.spool.read_now([ContentRef(segment, offset, length, crc)]) == [CONTENT]
+
+
+def test_requests_gathered_by_one_thread_share_a_commit_and_not_their_fate(world: World) -> None:
+    key = RequestKey(1, "k", b"body")
+    world.intake.submit(request(plan("a@x.test"), key=RequestKey(1, "used", b"1"), answer=ids))
+    before = world.woken.count
+    first, second = plan("b@x.test"), plan("c@x.test")
+    answers = world.intake.submit_all(
+        [
+            request(first, key=key, answer=ids),
+            request(plan("d@x.test"), key=key, answer=ids),
+            request(plan("e@x.test"), key=RequestKey(1, "used", b"2"), answer=ids),
+            request(second, answer=ids),
+        ]
+    )
+    assert answers == [
+        Answer(AcceptStatus.ACCEPTED, str(first.submission.message_id)),
+        Answer(AcceptStatus.REPEATED, str(first.submission.message_id)),
+        Answer(AcceptStatus.REUSED, answers[2].text),
+        Answer(AcceptStatus.ACCEPTED, str(second.submission.message_id)),
+    ]
+    assert world.woken.count == before + 1
+    assert [row[0] for row in world.rows()] == ["a@x.test", "b@x.test", "c@x.test"]
+    assert world.intake.submit_all([]) == []

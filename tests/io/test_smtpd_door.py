@@ -62,6 +62,10 @@ def test_own_hosts_send_for_the_account_their_network_names(
     assert door().own_identity(address) == expected
 
 
+def test_a_network_of_an_account_that_is_not_there_is_told() -> None:
+    assert door().unknown_accounts() == ["nobody"]
+
+
 def test_failed_logins_close_the_door_to_an_address_for_a_while() -> None:
     time = Time()
     ours = door(time)

@@ -65,6 +65,10 @@ def environment(house: House, **changes: str) -> dict[str, str]:
     }
 
 
+def _says(ready: Path, pid: int) -> bool:
+    return ready.exists() and ready.read_text() == str(pid)
+
+
 @contextlib.contextmanager
 def running(house: House, port: int) -> Iterator[subprocess.Popen[str]]:
     ready = house.directory / "ready"
@@ -79,10 +83,10 @@ def running(house: House, port: int) -> Iterator[subprocess.Popen[str]]:
     try:
         until = time.monotonic() + 30
         pause = threading.Event()
-        while not ready.exists() and process.poll() is None and time.monotonic() < until:
+        while not _says(ready, process.pid) and time.monotonic() < until:
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
             pause.wait(0.05)
-        assert ready.exists(), process.stderr.read() if process.stderr else ""
-        assert ready.read_text() == str(process.pid)
+        assert _says(ready, process.pid)
         yield process
     finally:
         process.kill()

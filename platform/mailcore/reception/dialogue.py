@@ -162,7 +162,7 @@ class Reception:
     @property
     def buffered(self) -> int:
         """Octets that came and wait for their turn."""
-        return len(self._lines.pending)
+        return len(self._lines)
 
     # -- the loop
 
@@ -221,7 +221,7 @@ class Reception:
             self._answers.refuse(500, "5.5.2", "there is no such command")
         elif argument and verb in _BARE_ARGUMENT:
             self._answers.refuse(501, "5.5.4", f"{verb} takes no argument")
-        elif self._lines.pending and verb in _LAST_OF_GROUP:
+        elif self._lines and verb in _LAST_OF_GROUP:
             self._answers.end(replies.line(503, "5.5.1", f"wait for the answer to {verb}; closing"))
         else:
             try:
@@ -278,7 +278,7 @@ class Reception:
 
     def _advance_login(self, text: str) -> None:
         """Go on with an exchange, or begin one."""
-        if self._lines.pending:
+        if self._lines:
             self._answers.end(b"503 5.5.1 wait for the answer to AUTH; closing\r\n")
             return
         try:

@@ -34,7 +34,7 @@ def read_content(transaction: Transaction, lines: Lines) -> Arrived | None:
 
 
 def _read_data(transaction: Transaction, lines: Lines) -> Arrived | None:
-    if not lines.pending:
+    if not lines:
         return None
     content = transaction.content
     octets = lines.take()

@@ -22,53 +22,65 @@ class LineMisread(Exception):
 
 
 class Lines:
-    """What came and was not read yet."""
+    """What came and was not read yet. What was read stays in place until more comes: cutting it
+    off line by line would copy the rest each time."""
 
-    __slots__ = ("_is_skipping", "pending")
+    __slots__ = ("_at", "_is_skipping", "_octets")
 
     def __init__(self) -> None:
-        self.pending = b""
+        self._octets = b""
+        self._at = 0
         self._is_skipping = False
+
+    def __len__(self) -> int:
+        return len(self._octets) - self._at
 
     def add(self, octets: bytes) -> None:
         """Append what came."""
-        self.pending = self.pending + octets if self.pending else octets
+        self._octets = self._octets[self._at :] + octets if len(self) else octets
+        self._at = 0
 
     def take(self, most: int | None = None) -> bytes:
         """Take out octets that are no lines; all by default."""
-        taken = self.pending[:most]
-        self.pending = self.pending[len(taken) :]
+        end = None if most is None else self._at + most
+        taken = self._octets[self._at : end]
+        self._at += len(taken)
         return taken
 
     def clear(self) -> None:
         """Forget what came."""
-        self.pending = b""
+        self._octets = b""
+        self._at = 0
         self._is_skipping = False
 
     def begins_with(self, word: bytes) -> bool:
         """Whether the next line begins so, in any case."""
-        return self.pending[: len(word)].upper() == word
+        return self._octets[self._at : self._at + len(word)].upper() == word
 
     def next_line(self, limit: int) -> str | None:
         """Return the next line without its end, None if it is not whole. `limit` counts CRLF."""
-        pending = self.pending
-        end = pending.find(b"\n")
+        octets, start = self._octets, self._at
+        end = octets.find(b"\n", start)
         if end < 0:
-            lone = pending.find(b"\r")
-            if b"\0" in pending or 0 <= lone < len(pending) - 1:
-                raise LineMisread
-            if len(pending) > limit:
-                self._is_skipping = True
-                self.pending = pending[-1:] if pending.endswith(b"\r") else b""
+            self._look_at_half_a_line(limit)
             return None
-        line = pending[: end - 1]
-        if not end or pending[end - 1] != 13 or b"\r" in line or b"\0" in line:
+        line = octets[start : end - 1]
+        if end == start or octets[end - 1] != 13 or b"\r" in line or b"\0" in line:
             raise LineMisread
-        self.pending = pending[end + 1 :]
+        self._at = end + 1
         was_skipping, self._is_skipping = self._is_skipping, False
-        if was_skipping or end + 1 > limit:
+        if was_skipping or end + 1 - start > limit:
             raise LineTooLong
         try:
             return line.decode("utf-8")
         except UnicodeDecodeError as exc:
             raise LineNotText from exc
+
+    def _look_at_half_a_line(self, limit: int) -> None:
+        half = self._octets[self._at :]
+        lone = half.find(b"\r")
+        if b"\0" in half or 0 <= lone < len(half) - 1:
+            raise LineMisread
+        if len(half) > limit:
+            self._is_skipping = True
+            self._octets, self._at = (b"\r" if half.endswith(b"\r") else b""), 0
