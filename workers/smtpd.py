@@ -43,7 +43,7 @@ from mailio.spool.segments import SegmentSpool
 from mailio.wake import RedisWaker
 from workers.policy_cache import PolicyCache
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("workers.smtpd")  # it runs as __main__
 STOP_S = 30.0
 CERTIFICATE_CHECKED_S = 60.0
 # Logins are rare beside messages: two at a time, the others wait.
