@@ -67,12 +67,18 @@ class Batches:
             letters = [(one.letter, one.client) for one in batch]
             try:
                 replies = await loop.run_in_executor(self._thread, self._take, letters)
+                if len(replies) != len(batch):
+                    raise ValueError("a reply is wanted for each letter")
             except Exception:
                 # The plane's edge: sessions must get an answer whatever broke.
                 log.exception("a batch of letters failed", extra={"letters": len(batch)})
                 replies = [_FAILED] * len(batch)
             for one, reply in zip(batch, replies, strict=True):
-                one.tell(reply)
+                try:
+                    one.tell(reply)
+                except Exception:
+                    # One session that breaks must not leave the others without their answer.
+                    log.exception("a session broke at its answer")
         self._pump = None
         self._last_count = 0
 
