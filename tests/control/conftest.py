@@ -9,6 +9,7 @@ import pytest
 from django.conf import settings
 from django.db import connection, connections
 from django.test import Client
+from pytest_django import DjangoDbBlocker
 
 from control.access import Actor
 from control.accounts.models import Account, User
@@ -57,6 +58,14 @@ def django_db_modify_db_settings(stores: Settings) -> None:
         del connections["default"]  # the one made while no database was named
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """Give the test database what every installation begins with, once: a hundred rows with their
+    audit and a revision are most of what a small test costs."""
+    with django_db_blocker.unblock():
+        create_system_rows(actor=SYSTEM)
+
+
 @pytest.fixture
 def database_url(db: None, stores: Settings) -> str:
     """Where Django's test database is, for what reaches it without Django."""
@@ -67,7 +76,7 @@ def database_url(db: None, stores: Settings) -> str:
 
 @pytest.fixture
 def system_rows(db: None) -> None:
-    """What every installation begins with."""
+    """What every installation begins with; a test that commits takes it away from the next."""
     create_system_rows(actor=SYSTEM)
 
 

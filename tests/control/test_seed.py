@@ -24,6 +24,13 @@ from mailio.settings import Settings
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(autouse=True)
+def bare(db: None) -> None:
+    """An installation that was migrated and no more."""
+    for model in (BouncePattern, DefaultRule, RetryRule, Isp, Strategy, PolicyRevision):
+        model.objects.all().delete()
+
+
 def seed(capsys: pytest.CaptureFixture[str], *options: str) -> str:
     call_command("seed", *options)
     return capsys.readouterr().out
