@@ -144,7 +144,7 @@ class LetterIntake:
         if not requests:
             return []
         try:
-            return [_told(answer) for answer in self._intake.submit_all(requests)]
+            answers = self._intake.submit_all(requests)
         except StoreFull as exc:
             log.error("no room for mail", extra={"store": exc.store, "reason": exc.reason})
             return [_NO_ROOM] * len(requests)
@@ -158,6 +158,8 @@ class LetterIntake:
             if len(requests) == 1:
                 return [_LATER]
             return [reply for request in requests for reply in self._accept([request])]
+        # Apart from the rest: what breaks now is committed, and must not be submitted again.
+        return [_told(answer) for answer in answers]
 
 
 def _offer(raw: bytes, letter: Letter, orders: dict[str, object]) -> Offer:

@@ -332,6 +332,7 @@ def test_a_redis_that_is_away_holds_nobody_up() -> None:
     for _ in range(1000):
         waker.wake()
     waker.close()
+    assert [one for one in threading.enumerate() if one.name == "wake"] == []
 
 
 def test_message_ids_are_kept_as_they_were_planned(world: World) -> None:
