@@ -1,6 +1,7 @@
 """Mailboxes keep what they are given, and are read by POP3 as the standard has it."""
 
 import asyncio
+import contextlib
 import poplib
 import socket
 import ssl
@@ -108,9 +109,10 @@ async def test_a_wrong_password_is_refused_and_the_third_ends_the_session(lab: L
         pop.user("bounces")
         with pytest.raises(poplib.error_proto, match="too many"):
             pop.pass_("wrong")
-        with pytest.raises(poplib.error_proto, match="EOF"):
+        # The line is closed behind the answer: what is written then may still meet a reset.
+        with contextlib.closing(pop), pytest.raises((poplib.error_proto, OSError)) as ended:
             pop.noop()
-        pop.close()
+        assert isinstance(ended.value, OSError) or "EOF" in str(ended.value)
 
     await in_thread(read)
 
