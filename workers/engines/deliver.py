@@ -1,9 +1,9 @@
 """Send what a feed holds over one connection slot, from connect to close.
 
 Takes    a feed, a slot of its path, and who is told what happened (`Told`)
-Gives    serve (one connection's life), open_session
+Gives    serve (one connection's life)
 Raises   nothing: a line that fails becomes outcomes, here and nowhere else (style.md rule 2)
-Follows  RFC 5321 §4.5.4 and §5.1 (hosts in order), RFC 2920 (what may be pipelined)
+Follows  RFC 5321 §4.5.4, RFC 2920 (what may be pipelined); how a session is opened: opening.py
 
 The next transaction begins behind the final dot of the one before it: its commands travel while
 the server still works on the content. Two are under way at most, replies come in order.
@@ -15,29 +15,24 @@ import logging
 from dataclasses import dataclass, replace
 
 from mailcore.outcome import Outcome, Scope, SessionInfo, Verdict
-from mailcore.policy.model import HeloMode, TlsMode
+from mailcore.policy.model import TlsMode
 from mailcore.ports import (
-    ConnectFailed,
     Connection,
-    DnsStatus,
-    Endpoint,
     RecipientReply,
     StoreUnavailable,
-    TlsFailed,
     TransportError,
     WireTransaction,
     Withheld,
 )
 from mailcore.reply import SmtpReply
-from mailcore.routing.site import plan_hosts
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job, put_off
+from workers.engines.opening import open_session
 from workers.engines.told import Told
 
 # A session that was idle may have been closed by the peer without our seeing it: such a try says
 # nothing about the recipient and is made again at once, this many times.
 STALE_TRIES = 2
-MOST_ADDRESSES = 6
 # Lease or journal failed us: trying again at once would only spin.
 WITHHELD_S = 1.0
 
@@ -73,72 +68,6 @@ async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
     finally:
         feed.ready_sessions -= 1
         await connection.close()
-
-
-async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told) -> Connection:
-    """Try the site's hosts in order; raise what the last of them said.
-
-    Scope MESSAGE is about the job's domain alone; any wider scope is about the path.
-    """
-    domain = job.row.recipient.domain
-    answer = await ports.resolver.mx(domain)
-    if answer.status is not DnsStatus.OK:
-        # About this domain alone: the others of the site have answers of their own.
-        reply = SmtpReply.local(451, "4.4.3", f"{domain}: {answer.detail or answer.status.value}")
-        raise ConnectFailed(reply, scope=Scope.MESSAGE, stage="dns")
-    reply = SmtpReply.local(451, "4.4.4", f"no MX host of {domain} has an address")
-    error: TransportError = ConnectFailed(reply, scope=Scope.SITE, stage="dns")
-    tried = 0
-    for host in plan_hosts(answer, ports.draw()):
-        found = await ports.resolver.addresses(host.name)
-        for address in found.addresses:
-            if tried == MOST_ADDRESSES:
-                raise error
-            tried += 1
-            try:
-                return await _connect(feed, job, host.name, address, ports=ports, told=told)
-            except TransportError as exc:
-                error = exc
-    raise error
-
-
-async def _connect(
-    feed: Feed, job: Job, host: str, address: str, *, ports: DeliverPorts, told: Told
-) -> Connection:
-    tls = job.tls
-    if tls is TlsMode.OPPORTUNISTIC and told.is_tls_broken(host):
-        tls = TlsMode.NONE
-    endpoint = Endpoint(
-        host=host,
-        address=address,
-        port=ports.smtp_port,
-        source_address=feed.source.address,
-        ehlo_name=_ehlo_name(feed, job),
-        tls=tls,
-    )
-    try:
-        return await ports.connector.connect(endpoint)
-    except TlsFailed:
-        if tls is not TlsMode.OPPORTUNISTIC:
-            raise
-        # Mail goes out in clear rather than not at all; RFC 7435 calls it opportunistic security.
-        told.note_broken_tls(host)
-        plain = Endpoint(
-            host, address, ports.smtp_port, feed.source.address, endpoint.ehlo_name, TlsMode.NONE
-        )
-        return await ports.connector.connect(plain)
-
-
-def _ehlo_name(feed: Feed, job: Job) -> str:
-    match feed.strategy.helo:
-        case HeloMode.FROM_DOMAIN:
-            return job.domain
-        case HeloMode.IP:
-            address = feed.source.address
-            return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
-        case _:
-            # The PTR name is kept on the source, where upkeep compares it with DNS.
-            return feed.source.ehlo_name
 
 
 async def _transact_all(

@@ -1,0 +1,93 @@
+"""Open a session for a job: which hosts, in which order, as whom, and how encrypted.
+
+Takes    a feed, the job that wants a session, who remembers broken TLS (`Told`)
+Gives    open_session
+Raises   TransportError, as the last host tried has it; its scope says who waits
+Follows  RFC 5321 §5.1 (hosts in order), RFC 7435 (opportunistic TLS)
+"""
+
+from __future__ import annotations
+
+from mailcore.outcome import Scope
+from mailcore.policy.model import HeloMode, TlsMode
+from mailcore.ports import (
+    ConnectFailed,
+    Connection,
+    DnsStatus,
+    Endpoint,
+    TlsFailed,
+    TransportError,
+)
+from mailcore.reply import SmtpReply
+from mailcore.routing.site import plan_hosts
+from workers.engines.context import DeliverPorts
+from workers.engines.feed import Feed, Job
+from workers.engines.told import Told
+
+MOST_ADDRESSES = 6
+
+
+async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told) -> Connection:
+    """Try the site's hosts in order; raise what the last of them said.
+
+    Scope MESSAGE is about the job's domain alone; any wider scope is about the path.
+    """
+    domain = job.row.recipient.domain
+    answer = await ports.resolver.mx(domain)
+    if answer.status is not DnsStatus.OK:
+        # About this domain alone: the others of the site have answers of their own.
+        reply = SmtpReply.local(451, "4.4.3", f"{domain}: {answer.detail or answer.status.value}")
+        raise ConnectFailed(reply, scope=Scope.MESSAGE, stage="dns")
+    reply = SmtpReply.local(451, "4.4.4", f"no MX host of {domain} has an address")
+    error: TransportError = ConnectFailed(reply, scope=Scope.SITE, stage="dns")
+    tried = 0
+    for host in plan_hosts(answer, ports.draw()):
+        found = await ports.resolver.addresses(host.name)
+        for address in found.addresses:
+            if tried == MOST_ADDRESSES:
+                raise error
+            tried += 1
+            try:
+                return await _connect(feed, job, host.name, address, ports=ports, told=told)
+            except TransportError as exc:
+                error = exc
+    raise error
+
+
+async def _connect(
+    feed: Feed, job: Job, host: str, address: str, *, ports: DeliverPorts, told: Told
+) -> Connection:
+    tls = job.tls
+    if tls is TlsMode.OPPORTUNISTIC and told.is_tls_broken(host):
+        tls = TlsMode.NONE
+    endpoint = Endpoint(
+        host=host,
+        address=address,
+        port=ports.smtp_port,
+        source_address=feed.source.address,
+        ehlo_name=_ehlo_name(feed, job),
+        tls=tls,
+    )
+    try:
+        return await ports.connector.connect(endpoint)
+    except TlsFailed:
+        if tls is not TlsMode.OPPORTUNISTIC:
+            raise
+        # Mail goes out in clear rather than not at all; RFC 7435 calls it opportunistic security.
+        told.note_broken_tls(host)
+        plain = Endpoint(
+            host, address, ports.smtp_port, feed.source.address, endpoint.ehlo_name, TlsMode.NONE
+        )
+        return await ports.connector.connect(plain)
+
+
+def _ehlo_name(feed: Feed, job: Job) -> str:
+    match feed.strategy.helo:
+        case HeloMode.FROM_DOMAIN:
+            return job.domain
+        case HeloMode.IP:
+            address = feed.source.address
+            return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+        case _:
+            # The PTR name is kept on the source, where upkeep compares it with DNS.
+            return feed.source.ehlo_name
