@@ -12,7 +12,7 @@ session is armed for the earliest deadline it may have to keep and looks again w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from mailcore.outcome import Scope, SessionInfo
@@ -119,7 +119,9 @@ class SmtpProtocol(asyncio.Protocol):
         """How many recipients a transaction may have; 0 if the server set no limit."""
         return self._dialogue.extensions.rcpt_max
 
-    def begin(self, message: WireMessage, *, before_dot: Callable[[], bool]) -> SmtpTransaction:
+    def begin(
+        self, message: WireMessage, *, before_dot: Callable[[Sequence[int]], bool]
+    ) -> SmtpTransaction:
         """Start a transaction; the previous one's content must have been sent."""
         transaction = SmtpTransaction(message, before_dot, self._loop)
         if self._sending is not None:
@@ -287,7 +289,7 @@ class SmtpProtocol(asyncio.Protocol):
             return  # The line was lost in this very turn.
         is_ours = False
         try:
-            is_ours = transaction.before_dot()
+            is_ours = transaction.before_dot(transaction.undecided)
         finally:
             if not is_ours:
                 reply = SmtpReply.local(451, "4.3.0", "withheld before the final dot")

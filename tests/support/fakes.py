@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from mailcore.bells import ApplyBell, DrainBell, Path, RouteBell, UpkeepBell
@@ -123,33 +123,49 @@ class ScriptedConnection:
         self.most_recipients = 0
         self.sent = 0
 
-    def begin(self, message: WireMessage, *, before_dot: Callable[[], bool]) -> OneTransaction:
+    def begin(
+        self, message: WireMessage, *, before_dot: Callable[[Sequence[int]], bool]
+    ) -> OneTransaction:
         transaction = OneTransaction()
         self.sent += 1
         answer = self._receiver.answer(message)
-        is_at_dot = not isinstance(answer, RecipientReply) or answer.stage == "dot"
+        verdicts: list[RecipientReply | None] = [None] * len(message.forward_paths)
+        if isinstance(answer, RecipientReply) and answer.stage != "dot":
+            verdicts = [answer for _ in message.forward_paths]
+        elif not isinstance(answer, TransportError):
+            for index, path in enumerate(message.forward_paths):
+                verdicts[index] = self._receiver.at_rcpt(path, index)
+        undecided = [index for index, verdict in enumerate(verdicts) if verdict is None]
+        is_at_dot = bool(undecided)
         is_at_dot = is_at_dot and not (isinstance(answer, TransportError) and not answer.after_dot)
-        if is_at_dot and not before_dot():
+        if is_at_dot and not before_dot(undecided):
             self.is_usable = False
             reply = SmtpReply.local(451, "4.3.0", "withheld")
-            answer = Withheld(reply, scope=Scope.MESSAGE, stage="dot")
+            answer = Withheld(reply, scope=Scope.MESSAGE, stage="dot", decided=tuple(verdicts))
         transaction.content_sent.set_result(None)
         loop = asyncio.get_running_loop()
-        loop.call_soon(self._finish, transaction, answer, message)
+        loop.call_soon(self._finish, transaction, answer, message, verdicts)
         return transaction
 
-    def _finish(self, transaction: OneTransaction, answer: Answer, message: WireMessage) -> None:
+    def _finish(
+        self,
+        transaction: OneTransaction,
+        answer: Answer,
+        message: WireMessage,
+        verdicts: list[RecipientReply | None],
+    ) -> None:
         if isinstance(answer, TransportError):
             self.is_usable = False
             transaction.replies.set_exception(answer)
             return
         if isinstance(answer, SmtpReply):
             answer = RecipientReply(answer, "dot", Scope.MESSAGE)
-        if answer.reply.is_positive:
-            self._receiver.delivered.append(message)
+        taken = [p for p, v in zip(message.forward_paths, verdicts, strict=True) if v is None]
+        if answer.reply.is_positive and taken:
+            self._receiver.delivered.append(replace(message, forward_paths=tuple(taken)))
         if answer.reply.code == 421:
             self.is_usable = False
-        transaction.replies.set_result((answer,))
+        transaction.replies.set_result(tuple(verdict or answer for verdict in verdicts))
 
     async def close(self) -> None:
         self._receiver.open -= 1
@@ -166,6 +182,15 @@ class ScriptedReceiver:
     open: int = 0
     most_open: int = 0
     takes_8bit: bool = True
+    refused: dict[str, SmtpReply] = field(default_factory=dict)
+    most_taken: int = 0
+
+    def at_rcpt(self, path: str, index: int) -> RecipientReply | None:
+        """Return what a recipient is refused with, None for one that is taken."""
+        reply = self.refused.get(path)
+        if reply is None and self.most_taken and index >= self.most_taken:
+            reply = SmtpReply.of(452, ("4.5.3 too many recipients",))
+        return None if reply is None else RecipientReply(reply, "rcpt", Scope.RECIPIENT)
 
     def answer(self, message: WireMessage) -> Answer:
         return self.script.pop(0) if self.script else OK

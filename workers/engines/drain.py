@@ -26,9 +26,9 @@ from mailcore.ports import StoreUnavailable, TransportError
 from mailcore.shaping.strategy import rate_of
 from workers.engines.claim import Claimer
 from workers.engines.context import DeliverPorts
-from workers.engines.feed import Feed, Job, put_off
+from workers.engines.feed import Feed, Job, put_off, together
 from workers.engines.holding import Holding
-from workers.engines.prepare import Keyring, Unready, make_job, prepare
+from workers.engines.prepare import Keyring, Unready, make_job, prepare, share_key
 from workers.engines.rests import Rests
 from workers.engines.settle import Settler
 from workers.engines.staff import FULL_S, Staff, all_of, quietly
@@ -219,6 +219,7 @@ class Dispatcher:
                 else:
                     not_before = feed.allowance.popleft() if feed.allowance else 0.0
                     jobs.append(make_job(feed, row, wire, policy, incarnation, not_before))
+            together(jobs)
             feed.put(jobs)
 
     def _not_sent(self, feed: Feed, row: QueuedRow, why: Unready) -> None:
@@ -245,7 +246,7 @@ class Dispatcher:
             feed.landed(job)
             self._not_sent(feed, job.row, wire)
             return False
-        job.wire = wire
+        job.wire, job.share = wire, share_key(job.row, policy)
         return True
 
     # ── the end of a feed ────────────────────────────────────────────────────────────────────

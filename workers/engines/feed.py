@@ -1,6 +1,6 @@
 """One path and class in this process: what waits to be sent on it, and who sends.
 
-Gives    Job, Feed, put_off
+Gives    Job, Feed, together, put_off
 Takes    rows that a claim returned, allowance as schedules, connections as tasks
 Raises   nothing
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -33,7 +33,10 @@ STALE_S = 1.0
 @dataclass(slots=True, eq=False)
 class Job:
     """One row on its way out. `domain` is what its sender presents itself as; `incarnation` what
-    it was claimed under; `not_before` is monotonic; `tries` counts stale sessions."""
+    it was claimed under; `not_before` is monotonic; `tries` counts stale sessions.
+
+    Jobs of equal `share` (not None) may be recipients of one transaction.
+    """
 
     row: QueuedRow
     wire: WireMessage
@@ -41,6 +44,7 @@ class Job:
     domain: str
     incarnation: int
     not_before: float = 0.0
+    share: tuple[object, ...] | None = None
     tries: int = 0
     is_on_the_wire: bool = False
     is_dotted: bool = False
@@ -117,6 +121,12 @@ class Feed:
         self.on_the_wire += 1
         return job
 
+    def take_alike(self, job: Job, *, now: float) -> Job | None:
+        """Return the next job if it may share the transaction of this one now, or None."""
+        if job.share is None or not self.queue or self.queue[0].share != job.share:
+            return None
+        return self.take_nowait(now=now)
+
     async def take(self, *, idle_s: float, monotonic: float) -> Job | None:
         """Return the next job, waiting for it; None when idle for `idle_s`, when another process
         wants a connection of this path, or when the feed closes."""
@@ -151,6 +161,14 @@ class Feed:
         """Let sessions end as soon as they are idle."""
         self.closing = True
         self.arrived.set()
+
+
+def together(jobs: Sequence[Job]) -> None:
+    """Let neighbours that may share a transaction wait for the last of them: each recipient was
+    granted a time of its own, and none may go before it."""
+    for job, later in zip(reversed(jobs[:-1]), reversed(jobs[1:]), strict=True):
+        if job.share is not None and job.share == later.share:
+            job.not_before = later.not_before
 
 
 def put_off(

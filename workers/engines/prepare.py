@@ -1,10 +1,11 @@
 """Make claimed rows ready for the wire: read content, address it, sign it.
 
 Takes    rows with the source they go from
-Gives    prepare: per row a WireMessage, or Unready with the reason; make_job
+Gives    prepare: per row a WireMessage, or Unready with the reason; make_job; share_key
 Raises   StoreUnavailable when spool or vault is away; what is wrong with one message or one key is
          that message's or that domain's reason to wait, and nobody else's
 
+Recipients that may share a transaction share its content: built and signed once.
 Signatures run on threads, in chunks, and release the interpreter lock; the loop never waits for
 one message alone.
 """
@@ -14,13 +15,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mailcore import dkim, tokens
 from mailcore.envelope import QueuedRow
 from mailcore.errors import PostfleetError, SubmissionRefused
 from mailcore.outcome import TlsNeed
-from mailcore.policy.lookup import presented_domain, return_path_domain, tls_mode_for
+from mailcore.policy.lookup import (
+    presented_domain,
+    return_path_domain,
+    shares_transactions,
+    tls_mode_for,
+)
 from mailcore.policy.model import PolicySnapshot, TlsMode
 from mailcore.ports import StoreUnavailable, WireMessage
 from mailcore.render.downgrade import to_7bit
@@ -97,10 +103,11 @@ async def prepare(
 ) -> Sequence[WireMessage | Unready]:
     """Return what each row puts on the wire, in order; `in_7bit` for a server that takes no
     other (RFC 6152 §3: converted, or returned)."""
-    contents = await _contents(rows, ports=ports)
+    units, unit_of_row = _units(rows, policy)
+    contents = await _contents(units, ports=ports)
     signers = {
         domain: await keyring.of_domain(domain, policy=policy, ports=ports)
-        for domain in {row.header_from for row in rows}
+        for domain in {row.header_from for row in units}
     }
     now = int(ports.clock.now().timestamp())
     loop = asyncio.get_running_loop()
@@ -108,7 +115,7 @@ async def prepare(
         loop.run_in_executor(
             ports.signers,
             _build,
-            rows[i : i + CHUNK],
+            units[i : i + CHUNK],
             contents[i : i + CHUNK],
             policy,
             ports.node,
@@ -117,9 +124,52 @@ async def prepare(
             now,
             in_7bit,
         )
-        for i in range(0, len(rows), CHUNK)
+        for i in range(0, len(units), CHUNK)
     ]
-    return [wire for chunk in chunks for wire in await chunk]
+    built = [wire for chunk in chunks for wire in await chunk]
+    if len(units) == len(rows):
+        return built
+    return [_addressed(built[unit], row) for unit, row in zip(unit_of_row, rows, strict=True)]
+
+
+def _units(
+    rows: Sequence[QueuedRow], policy: PolicySnapshot
+) -> tuple[Sequence[QueuedRow], Sequence[int]]:
+    """Return a row for each thing to build, and for each row which of these is its."""
+    units: list[QueuedRow] = []
+    unit_of_row: list[int] = []
+    known: dict[tuple[object, ...], int] = {}
+    for row in rows:
+        key = share_key(row, policy)
+        unit = len(units) if key is None else known.setdefault(key, len(units))
+        if unit == len(units):
+            units.append(row)
+        unit_of_row.append(unit)
+    return units, unit_of_row
+
+
+def _addressed(built: WireMessage | Unready, row: QueuedRow) -> WireMessage | Unready:
+    if isinstance(built, Unready):
+        return built
+    return replace(built, forward_paths=(str(row.recipient),))
+
+
+def share_key(row: QueuedRow, policy: PolicySnapshot) -> tuple[object, ...] | None:
+    """Return what rows must have in common to share a transaction; None for one that goes alone.
+
+    All that goes into the content or the envelope but the recipient is in it.
+    """
+    if not shares_transactions(policy, sender_id=row.sender_id):
+        return None
+    return (
+        row.message_id,
+        row.sender_id,
+        row.isp_id,
+        row.tls_need,
+        row.header_from,
+        row.reverse_path,
+        row.recipient.needs_smtputf8,
+    )
 
 
 async def _contents(rows: Sequence[QueuedRow], *, ports: DeliverPorts) -> Sequence[bytes | None]:
@@ -181,7 +231,9 @@ def _wire(
     now: int,
 ) -> WireMessage:
     """Address and sign one message."""
-    token = tokens.MessageToken(row.message_id, row.recipient_no)
+    is_shared = shares_transactions(policy, sender_id=row.sender_id)
+    number = tokens.ALL_RECIPIENTS if is_shared else row.recipient_no
+    token = tokens.MessageToken(row.message_id, number)
     text = tokens.sign(token, ring=token_ring)
     isp = policy.isps.get(row.isp_id)
     if isp is not None:
@@ -222,4 +274,4 @@ def make_job(
     domain = presented_domain(
         policy, sender_id=row.sender_id, header_from=row.header_from, source=feed.source
     )
-    return Job(row, wire, tls, domain, incarnation, not_before)
+    return Job(row, wire, tls, domain, incarnation, not_before, share_key(row, policy))

@@ -49,6 +49,7 @@ _CHALLENGE = re.compile(
     r"|challenge[- ]response|to (?:release|deliver) your message,? (?:click|reply)",
     re.IGNORECASE,
 )
+_ADDRESS = re.compile(r"[^\s<>()\[\]:;,\"'@]{1,64}@[^\s<>()\[\]:;,\"'@]{1,255}")
 _ANSWER = re.compile(r"\s*(?:re|aw|antw|sv|vs|odp|rif|ref|rép|ответ)\s*(?:\[\d+\])?\s*:", re.I)
 
 
@@ -82,7 +83,8 @@ class Correlation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """One message read. `why` says in a word or two what made it this kind, for the log."""
+    """One message read. `why` says in a word or two what made it this kind, for the log; `sender`
+    is the address in its From field."""
 
     kind: InboundKind
     correlation: Correlation
@@ -91,6 +93,16 @@ class Inbound:
     feedback: Feedback | None = None
     subject: str = ""
     why: str = ""
+    sender: str = ""
+
+    def named(self) -> frozenset[str]:
+        """Return the addresses it says it is about, in lower case."""
+        found = [self.sender] if self.kind is InboundKind.REPLY else []
+        for each in self.dsn.recipients if self.dsn is not None else ():
+            found += (each.original, each.final)
+        if self.feedback is not None:
+            found += self.feedback.original_rcpt_to
+        return frozenset(address.lower() for address in found if address)
 
     def bounced(self, recipient: str) -> DsnRecipient | None:
         """Return what a notification says of the recipient that the token names, if it failed.
@@ -135,7 +147,8 @@ def read_inbound(
         # Some providers forward what was complained of as it is, to a mailbox for nothing else.
         kind, why = InboundKind.COMPLAINT, "forwarded"
         feedback = Feedback(FeedbackKind.ABUSE)
-    return Inbound(kind, correlation, token, dsn, feedback, subject, why)
+    sender = next(reversed(_ADDRESS.findall(message.get("from")[:1000])), "")
+    return Inbound(kind, correlation, token, dsn, feedback, subject, why, sender)
 
 
 def _kind_of_dsn(dsn: Dsn) -> InboundKind:

@@ -1,7 +1,7 @@
 """What the policy says in one case: default < ISP < sender < source.
 
 Gives    default_strategy, strategy_for, tls_mode_for, presented_domain, return_path_domain,
-         sending_domain_for, may_use_domain, may_use_sender
+         shares_transactions, sending_domain_for, may_use_domain, may_use_sender
 Takes    a snapshot and the keys of the case
 Raises   nothing; a key that is in no row is as if nothing had been said about it
 Follows  design.md sections 3 and 6. Retry and default rules are chosen in shaping/retry.py
@@ -12,6 +12,7 @@ from __future__ import annotations
 from mailcore.policy.model import (
     DomainType,
     PolicySnapshot,
+    ReturnPathMode,
     SendingDomain,
     Source,
     Strategy,
@@ -86,6 +87,12 @@ def return_path_domain(policy: PolicySnapshot, *, sender_id: int, header_from: s
         return sender.return_path_domain
     sending = policy.sending_domains.get(header_from)
     return sending.return_path_domain if sending is not None else ""
+
+
+def shares_transactions(policy: PolicySnapshot, *, sender_id: int) -> bool:
+    """Whether recipients of one message of this sender may share a transaction."""
+    sender = policy.senders.get(sender_id)
+    return sender is not None and sender.return_path_mode is ReturnPathMode.PER_MESSAGE
 
 
 def sending_domain_for(

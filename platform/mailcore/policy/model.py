@@ -51,6 +51,14 @@ class DomainType(Enum):
     FIXED = "fixed"
 
 
+class ReturnPathMode(Enum):
+    """Whom a signed return path names. One that names the message alone lets its recipients share
+    a transaction; then the report itself has to say whom it is about."""
+
+    PER_RECIPIENT = "per_recipient"
+    PER_MESSAGE = "per_message"
+
+
 class TlsMode(Enum):
     """How a path uses TLS; `dane` and `mta_sts` are asked of DNS, not set here."""
 
@@ -264,6 +272,7 @@ class Sender:
     return_path_domain: str = ""
     isp_strategies: tuple[tuple[int, int], ...] = ()
     tls: TlsMode = TlsMode.OPPORTUNISTIC
+    return_path_mode: ReturnPathMode = ReturnPathMode.PER_RECIPIENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,11 +91,14 @@ class Connection(Protocol):
         """
         ...
 
-    def begin(self, message: WireMessage, *, before_dot: Callable[[], bool]) -> WireTransaction:
+    def begin(
+        self, message: WireMessage, *, before_dot: Callable[[Sequence[int]], bool]
+    ) -> WireTransaction:
         """Start a transaction; the previous one's content must have been sent.
 
         `before_dot` is called in the turn that writes the final dot, or the last octets of the
-        last chunk; if it returns False they are not sent, the connection is dropped and the
+        last chunk, with the indexes of the forward-paths whose fate they decide; if it returns
+        False they are not sent, the connection is dropped and the
         replies raise Withheld.
         """
         ...

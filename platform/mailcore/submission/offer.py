@@ -25,7 +25,7 @@ from mailcore.render import Attachment, Mailbox, Parts
 from mailcore.render.content import read_mailbox
 from mailcore.submission.reader import Reader, escape
 
-MAX_RECIPIENTS = 65_536  # message tokens carry sixteen bits of recipient number
+MAX_RECIPIENTS = 65_535  # message tokens carry sixteen bits of it; the last means all
 MAX_CUSTOM_BYTES = 2048
 MAX_CAMPAIGN = 128
 _MAX_ADDRESS = 1000

@@ -158,6 +158,11 @@ class Transaction:
         return None not in self.verdicts
 
     @property
+    def undecided(self) -> list[int]:
+        """The indexes of the forward-paths that have no reply yet."""
+        return [index for index, verdict in enumerate(self.verdicts) if verdict is None]
+
+    @property
     def is_open(self) -> bool:
         """Whether the server took something of the envelope, which a RSET has to drop."""
         return self.is_mail_accepted or self.has_taker
