@@ -264,9 +264,8 @@ def _has_signed(key: Any, issued: x509.Certificate) -> bool:
     try:
         if isinstance(key, rsa.RSAPublicKey):
             how = issued.signature_algorithm_parameters
-            is_rsa = isinstance(how, padding.PKCS1v15 | padding.PSS)
             algorithm = issued.signature_hash_algorithm
-            if not is_rsa or algorithm is None:
+            if not isinstance(how, padding.PKCS1v15 | padding.PSS) or algorithm is None:
                 return False
             key.verify(issued.signature, issued.tbs_certificate_bytes, how, algorithm)
         elif isinstance(key, ec.EllipticCurvePublicKey):

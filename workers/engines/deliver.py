@@ -14,8 +14,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
-from mailcore.outcome import Outcome, Scope, SessionInfo, Verdict
-from mailcore.policy.model import TlsMode
+from mailcore.outcome import Outcome, Scope, Verdict
 from mailcore.ports import (
     Connection,
     RecipientReply,
@@ -28,6 +27,7 @@ from mailcore.reply import SmtpReply
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job, put_off
 from workers.engines.opening import open_session
+from workers.engines.security import Grounds, told_of
 from workers.engines.told import Told
 
 # A session that was idle may have been closed by the peer without our seeing it: such a try says
@@ -50,13 +50,14 @@ class Flight:
 
 async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
     """Open a session, send until there is nothing more or the session's share is used, close."""
-    connection: Connection | None = None
-    while connection is None:
-        if not feed.queue:
+    grounds: Grounds | None = None
+    while grounds is None:
+        job = feed.first
+        if job is None:
             return
-        job = feed.queue[0]
+        is_apart = job in feed.apart
         try:
-            connection = await open_session(feed, job, ports=ports, told=told)
+            grounds = await open_session(feed, job, ports=ports, told=told)
         except TransportError as error:
             told.path_failed(feed, job, error)
             if error.scope is not Scope.MESSAGE:
@@ -64,28 +65,31 @@ async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
     told.path_works(feed)
     feed.ready_sessions += 1
     try:
-        await _transact_all(feed, connection, ports=ports, told=told)
+        await _transact_all(feed, grounds, is_apart=is_apart, ports=ports, told=told)
     finally:
         feed.ready_sessions -= 1
-        await connection.close()
+        await grounds.connection.close()
 
 
 async def _transact_all(
-    feed: Feed, connection: Connection, *, ports: DeliverPorts, told: Told
+    feed: Feed, grounds: Grounds, *, is_apart: bool, ports: DeliverPorts, told: Told
 ) -> None:
     """Send messages one behind the other until the session or the work ends."""
+    connection = grounds.connection
     most = feed.strategy.messages_per_connection or 1_000_000
     sent = 0
+    is_over = False
     previous: Flight | None = None
     job: Job | None = None
     clock = ports.clock
     try:
         while True:
             job = None
-            if connection.is_usable and sent < most and not feed.closing:
-                job = feed.take_nowait(now=clock.monotonic())
+            if connection.is_usable and sent < most and not feed.closing and not is_over:
+                job = feed.take_nowait(now=clock.monotonic(), apart=is_apart)
                 if job is None and previous is None:
-                    job = await feed.take(idle_s=ports.limits.idle_s, monotonic=clock.monotonic())
+                    idle_s, now = ports.limits.idle_s, clock.monotonic()
+                    job = await feed.take(idle_s=idle_s, monotonic=now, apart=is_apart)
                     if job is not None and _went_stale(connection):
                         _retry_stale(feed, job, told=told)
                         return
@@ -93,10 +97,12 @@ async def _transact_all(
                 feed.landed(job)
                 told.held_back(job.row)
                 continue
-            if job is not None and not await _fits(feed, job, connection, told=told):
+            if job is not None and not await grounds.suits(job, ports=ports, memory=told.tls):
+                # Its own session comes in the place of this one.
+                feed.set_apart(job)
+                is_over = True
                 continue
-            if job is not None and _lacks_tls(job, connection):
-                _refuse_clear(feed, job, connection, ports=ports, told=told)
+            if job is not None and not await _fits(feed, job, connection, told=told):
                 continue
             flight = None
             if job is not None:
@@ -125,10 +131,6 @@ async def _fits(feed: Feed, job: Job, connection: Connection, *, told: Told) -> 
     return await told.made_7bit(feed, job)
 
 
-def _lacks_tls(job: Job, connection: Connection) -> bool:
-    return job.tls is TlsMode.REQUIRED and not connection.session.tls_version
-
-
 def _give_up(
     feed: Feed, job: Job, connection: Connection, *, ports: DeliverPorts, told: Told
 ) -> None:
@@ -143,28 +145,11 @@ def _give_up(
         reply=reply,
         stage="dot" if job.is_dotted else "mail",
         now=now,
-        session=connection.session,
+        session=told_of(connection.session, job),
     )
     if job.is_dotted:
         outcome = replace(outcome, verdict=Verdict.UNKNOWN, after_dot=True)
     told.outcome(outcome, row)
-
-
-def _refuse_clear(
-    feed: Feed, job: Job, connection: Connection, *, ports: DeliverPorts, told: Told
-) -> None:
-    """Defer a message that must not travel in clear: this session was opened for others."""
-    feed.landed(job)
-    outcome = put_off(
-        feed,
-        job.row,
-        scope=Scope.MESSAGE,
-        reply=SmtpReply.local(451, "4.7.10", "TLS is required and this session has none"),
-        stage="starttls",
-        now=ports.clock.now(),
-        session=connection.session,
-    )
-    told.outcome(outcome, job.row)
 
 
 def _begin(connection: Connection, job: Job, *, ports: DeliverPorts, is_first: bool) -> Flight:
@@ -272,7 +257,7 @@ def _outcome(
     scope: Scope,
     reply: SmtpReply,
     stage: str,
-    connection: Connection | None,
+    connection: Connection,
     ports: DeliverPorts,
 ) -> Outcome:
     row = flight.job.row
@@ -283,7 +268,7 @@ def _outcome(
         scope=scope,
         reply=reply,
         stage=stage,
-        session=connection.session if connection is not None else SessionInfo(),
+        session=told_of(connection.session, flight.job),
         dialogue_ms=flight.transaction.dialogue_ms,
         after_dot=verdict is Verdict.UNKNOWN,
         source_id=feed.source.id,

@@ -132,11 +132,12 @@ def plan_wish(
     word: DomainTls | None,
     sts: StsAnswer,
     is_mx_secure: bool,
+    uses_dane: bool,
 ) -> Wish:
     """Put together what is asked for a domain.
 
     `mode` is that of sender and strategy, `word` the operators' row about the domain. DANE counts
-    where the MX answer is secure (RFC 7672 §2.2.1).
+    where the MX answer is secure (RFC 7672 §2.2.1) and this node `uses_dane`.
     """
     asked = _LEVEL_OF_NEED[need]
     if mode is TlsMode.REQUIRED:
@@ -158,7 +159,7 @@ def plan_wish(
         floor,
         sts=policy,
         sts_result=sts.result,
-        asks_dane=is_mx_secure,
+        asks_dane=is_mx_secure and uses_dane,
         needs_secure_host=strict,
     )
 
