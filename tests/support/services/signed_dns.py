@@ -87,13 +87,16 @@ server:
     cache-max-ttl: 0
     cache-max-negative-ttl: 0
     val-bogus-ttl: 0
+    aggressive-nsec: no
     local-zone: "test." nodefault
     trust-anchor: "{anchor}"
     trust-anchor: "bogus.test. DS 12345 13 2 {digest}"
     trust-anchor: "_tcp.forged.signed.test. DS 12345 13 2 {digest}"
 {stubs}
 remote-control:
-    control-enable: no
+    control-enable: yes
+    control-interface: "{home}/control"
+    control-use-cert: no
 """
 _STUB = 'stub-zone:\n    name: "{zone}."\n    stub-addr: 127.0.0.1@{port}\n'
 
@@ -106,6 +109,7 @@ class SignedDns:
     def __init__(self) -> None:
         knotd, unbound = require("knotd", "knot"), require("unbound", "unbound")
         self._knotc, self._keymgr = require("knotc", "knot"), require("keymgr", "knot")
+        self._unbound_control = require("unbound-control", "unbound")
         said = subprocess.run([knotd, "--version"], capture_output=True, text=True, check=True)
         self.version = f"knot {said.stdout.split()[-1]}"
         self._knot_port, self.port = free_port(), free_port()
@@ -152,6 +156,11 @@ class SignedDns:
             for one in filter(None, data.split("\n")):
                 self._control("zone-set", zone, name, "0", kind, one)
         self._control("zone-commit", zone)
+        # Even what may be kept for no time is given again within the second.
+        forget = [self._unbound_control, "-c", str(self._unbound_home / "unbound.conf")]
+        subprocess.run(
+            [*forget, "flush_zone", "test."], capture_output=True, timeout=30, check=True
+        )
 
     def start(self) -> None:
         """Start both."""
