@@ -32,6 +32,7 @@ from mailio.journal import FileJournal
 from mailio.ledger.delivery import PgLedger
 from mailio.ledger.outbox import PgOutbox
 from mailio.ledger.spool import SpoolBook
+from mailio.ledger.sts import PgStsPolicies
 from mailio.ledger.upkeep import LedgerUpkeep
 from mailio.logs import set_up_logging as set_up_logging
 from mailio.notices import RING_CHANNEL, Listener
@@ -42,6 +43,8 @@ from mailio.smtp import SmtpConnector, Timeouts
 from mailio.spool.segments import SegmentSpool
 from mailio.stats import open_statistics
 from mailio.stoplist import PgStopList
+from mailio.sts_cache import StsCache
+from mailio.sts_fetch import StsFetcher
 from mailio.vault import PgVault, token_ring
 from workers import writeback
 from workers.engine_thread import Engine
@@ -147,12 +150,28 @@ class EngineProcess(PolicyProcess):
         self.clock = LedgerClock()
         confined = settings.is_lab
         self._resolver = DnsResolver(settings.resolver, confine_to_loopback=confined)
-        self._connector = SmtpConnector(_timeouts(settings), confine_to_loopback=confined)
+        self._connector = SmtpConnector(
+            _timeouts(settings), confine_to_loopback=confined, ca_file=settings.tls_ca_file
+        )
+        self._sts = self._sts_cache()
         self.ports = self.engine.call(self._ports())
         self.engine.call(self.ports.lease.open())
         self.closing(lambda: self.engine.call(self.ports.lease.close()))
         self._keep(self.ports.lease.keep())
         self._keep(self._follow_node_settings())
+
+    def _sts_cache(self) -> StsCache:
+        """Open the memory of MTA-STS policies; what the fleet knows is known from the start."""
+        settings = self.settings
+        store = PgStsPolicies(settings.database_url)
+        self.closing(store.close)
+        fetcher = StsFetcher(
+            self._resolver, ca_file=settings.tls_ca_file, port=settings.mta_sts_port
+        )
+        cache = StsCache(self._resolver, fetcher, store, self.clock)
+        self.closing(cache.close)
+        cache.load()
+        return cache
 
     async def _follow_node_settings(self) -> None:
         """Hand the node's settings to the adapters whenever a new policy is in force."""
@@ -213,6 +232,7 @@ class EngineProcess(PolicyProcess):
             node=settings.node,
             smtp_port=settings.smtp_port,
             limits=Limits(connections=settings.connections_per_process),
+            sts=self._sts,
         )
 
 

@@ -134,6 +134,8 @@ class Event:
     dialogue_ms: int = 0
     policy_revision: int = 0
     custom: str = ""
+    tls_policy: str = ""
+    tls_result: str = ""
 
 
 FIELDS = tuple(f.name for f in fields(Event))

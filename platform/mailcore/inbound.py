@@ -54,6 +54,8 @@ _OF_THE_ATTEMPT: dict[str, Any] = {
     "next_due_ms": 0,
     "tls_version": "",
     "tls_cipher": "",
+    "tls_policy": "",
+    "tls_result": "",
     "queue_ms": 0,
     "dialogue_ms": 0,
 }

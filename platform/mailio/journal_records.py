@@ -42,6 +42,8 @@ def encode_outcome(outcome: Outcome) -> bytes:
             session.ehlo_name,
             session.tls_version,
             session.tls_cipher,
+            session.tls_policy,
+            session.tls_result,
         ],
         outcome.dialogue_ms,
         outcome.after_dot,

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from mailcore.envelope import uuid7
 from mailcore.errors import Problem, SubmissionRefused
-from mailcore.outcome import MailClass
+from mailcore.outcome import MailClass, TlsNeed
 from mailcore.policy.lookup import may_use_domain
 from mailcore.ports import Clock, PolicySource, StoreFull, StoreUnavailable
 from mailcore.reception import Identity, Letter, read_orders, received_field
@@ -137,6 +137,9 @@ class LetterIntake:
         is_own = may_use_domain(policy, account_id=account_id, domain=given.domain)
         if given != plan.submission.reverse_path and (given.is_null or is_own):
             plan = replace(plan, submission=replace(plan.submission, reverse_path=given))
+        if letter.requires_tls:
+            asked = replace(plan.submission, tls_need=TlsNeed.REQUIRETLS)
+            plan = replace(plan, submission=asked)
         request_key = RequestKey(account_id, key, _body_hash(letter)) if key else None
         return Request((plan,), request_key, _queue_id)
 

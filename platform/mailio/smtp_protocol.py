@@ -28,6 +28,7 @@ from mailcore.ports import (
     Withheld,
 )
 from mailcore.reply import SmtpReply
+from mailcore.security import CLEAR, Proven
 from mailcore.transaction import (
     Dialogue,
     Done,
@@ -89,6 +90,7 @@ class SmtpProtocol(asyncio.Protocol):
         self._last: tuple[bytes, ...] = ()
         # True: the session takes transactions; False: it is time for the TLS handshake.
         self.opened: asyncio.Future[bool] = loop.create_future()
+        self.proven = CLEAR
         self.session = SessionInfo(
             mx_host=endpoint.host,
             mx_address=endpoint.address,
@@ -156,9 +158,10 @@ class SmtpProtocol(asyncio.Protocol):
         reply = SmtpReply.local(451, "4.4.2", reason)
         self._break(Disconnected, reply, scope=Scope.SESSION)
 
-    def tls_established(self, transport: asyncio.Transport) -> None:
+    def tls_established(self, transport: asyncio.Transport, proven: Proven) -> None:
         """Go on under TLS, through the transport that encrypts."""
         self._transport = transport
+        self.proven = proven
         self._is_tls_negotiated = True
         self.opened = self._loop.create_future()
         if self._dialogue.is_over:

@@ -57,6 +57,8 @@ VOCABULARIES: tuple[type[Enum], ...] = (
     outcome.BounceClass,
     outcome.MailClass,
     outcome.TlsNeed,
+    outcome.TlsPolicy,
+    outcome.TlsResult,
     outcome.RowState,
     outcome.WaitReason,
     EventKind,
@@ -65,6 +67,7 @@ VOCABULARIES: tuple[type[Enum], ...] = (
     model.HeloMode,
     model.DomainType,
     model.TlsMode,
+    model.DomainTlsLevel,
     model.Encoding,
     model.RuleAction,
     model.UnknownAction,
@@ -102,7 +105,7 @@ def policy_sample() -> model.PolicySnapshot:
         nodes={
             "node1": model.Node(
                 *(1, "node1", 4.0, 1800.0, 20.0, 86400.0, 3 * 2**30, 2**27),
-                *("X-Ex-Token", "ops@example.com", True),
+                *("X-Ex-Token", "ops@example.com", True, False, False),
             )
         },
         isps={one.id: one for one in _isps()},
@@ -116,6 +119,13 @@ def policy_sample() -> model.PolicySnapshot:
         },
         mailboxes={one.id: one for one in _mailboxes()},
         default_strategy_id=2,
+        domain_tls={
+            one.domain: one
+            for one in (
+                model.DomainTls(number, f"d{number}.test", level, ("mx.test", ".mx.test"))
+                for number, level in enumerate(model.DomainTlsLevel, 1)
+            )
+        },
     )
 
 
@@ -270,7 +280,8 @@ def _event_id(recipient_no: int, kind: EventKind) -> str:
 def journal_entries() -> tuple[Sequence[Outcome], Sequence[Claim], Sequence[Claim]]:
     """What a dead process left: outcomes to settle, dots nobody answered, claims it had settled."""
     session = SessionInfo(
-        "mx1.provider.test", "192.0.2.25", "192.0.2.10", "out1.example.com", "TLSv1.3", "AES"
+        *("mx1.provider.test", "192.0.2.25", "192.0.2.10", "out1.example.com", "TLSv1.3", "AES"),
+        *("sts", "certificate-expired"),
     )
     verdicts = list(Verdict)
     outcomes = [

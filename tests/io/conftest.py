@@ -18,6 +18,7 @@ from tests.support.services import postfix as postfix
 from tests.support.services import postgres_server as postgres_server
 from tests.support.services import rabbitmq as rabbitmq
 from tests.support.services import redis_server as redis_server
+from tests.support.services import signed_dns as signed_dns
 from tests.support.smtpd_fixtures import furniture as furniture
 from tests.support.smtpd_fixtures import house as house
 from tests.support.smtpd_fixtures import server as server

@@ -22,6 +22,7 @@ from mailcore.outcome import (
 )
 from mailcore.policy.model import (
     PolicySnapshot,
+    TlsMode,
 )
 from mailcore.ports import (
     AddressAnswer,
@@ -33,11 +34,16 @@ from mailcore.ports import (
     Rate,
     RecipientReply,
     StoreUnavailable,
+    StsSource,
+    TlsaAnswer,
+    TlsFailed,
     TransportError,
+    TxtAnswer,
     WireMessage,
     Withheld,
 )
 from mailcore.reply import SmtpReply
+from mailcore.security import CLEAR, Proven
 from tests.support.builders import NODE, NOW, OK, policy
 from tests.support.fake_stores import MemoryJournal, MemoryLedger, MemorySpool
 from workers.engines.context import DeliverPorts, Limits
@@ -91,12 +97,20 @@ class TableResolver:
     """Resolver that answers from tables; what is in none has one MX."""
 
     mxs: dict[str, MxAnswer] = field(default_factory=dict)
+    hosts: dict[str, AddressAnswer] = field(default_factory=dict)
+    tlsas: dict[str, TlsaAnswer] = field(default_factory=dict)
 
     async def mx(self, domain: str) -> MxAnswer:
         return self.mxs.get(domain, MxAnswer(DnsStatus.OK, (MxHost(10, f"mx.{domain}"),)))
 
     async def addresses(self, host: str) -> AddressAnswer:
-        return AddressAnswer(DnsStatus.OK, ("127.0.0.1",))
+        return self.hosts.get(host, AddressAnswer(DnsStatus.OK, ("127.0.0.1",), canonical=host))
+
+    async def tlsa(self, host: str, port: int) -> TlsaAnswer:
+        return self.tlsas.get(host, TlsaAnswer(DnsStatus.NO_DATA))
+
+    async def txt(self, name: str) -> TxtAnswer:
+        return TxtAnswer(DnsStatus.NO_DATA)
 
 
 class OneTransaction:
@@ -118,6 +132,9 @@ class ScriptedConnection:
     def __init__(self, receiver: ScriptedReceiver, endpoint: Endpoint) -> None:
         self._receiver = receiver
         self.session = SessionInfo(endpoint.host, endpoint.address, endpoint.source_address)
+        self.proven = receiver.shown(endpoint)
+        if self.proven.is_encrypted:
+            self.session = replace(self.session, tls_version="TLSv1.3")
         self.is_usable = True
         self.takes_8bit = receiver.takes_8bit
         self.most_recipients = 0
@@ -173,7 +190,10 @@ class ScriptedConnection:
 
 @dataclass
 class ScriptedReceiver:
-    """Connector to a receiver: `script` gives the next answers, then everything is accepted."""
+    """Connector to a receiver: `script` gives the next answers, then everything is accepted.
+
+    `tls` says what it proves when it is asked for TLS; without one it offers none.
+    """
 
     script: list[Answer] = field(default_factory=list)
     refuse: list[TransportError] = field(default_factory=list)
@@ -184,6 +204,7 @@ class ScriptedReceiver:
     takes_8bit: bool = True
     refused: dict[str, SmtpReply] = field(default_factory=dict)
     most_taken: int = 0
+    tls: Callable[[Endpoint], Proven] | None = None
 
     def at_rcpt(self, path: str, index: int) -> RecipientReply | None:
         """Return what a recipient is refused with, None for one that is taken."""
@@ -192,6 +213,17 @@ class ScriptedReceiver:
             reply = SmtpReply.of(452, ("4.5.3 too many recipients",))
         return None if reply is None else RecipientReply(reply, "rcpt", Scope.RECIPIENT)
 
+    def shown(self, endpoint: Endpoint) -> Proven:
+        """Return what a session is like, or raise TlsFailed."""
+        if endpoint.tls is TlsMode.NONE:
+            return CLEAR
+        if self.tls is not None:
+            return self.tls(endpoint)
+        if endpoint.tls is TlsMode.REQUIRED:
+            reply = SmtpReply.local(451, "4.7.4", "TLS is required and not offered")
+            raise TlsFailed(reply, scope=Scope.HOST, stage="starttls")
+        return CLEAR
+
     def answer(self, message: WireMessage) -> Answer:
         return self.script.pop(0) if self.script else OK
 
@@ -199,9 +231,10 @@ class ScriptedReceiver:
         self.endpoints.append(endpoint)
         if self.refuse:
             raise self.refuse.pop(0)
+        connection = ScriptedConnection(self, endpoint)
         self.open += 1
         self.most_open = max(self.most_open, self.open)
-        return ScriptedConnection(self, endpoint)
+        return connection
 
 
 @dataclass
@@ -321,7 +354,12 @@ class World:
     ports: DeliverPorts
 
 
-def world(snapshot: PolicySnapshot | None = None, *, limits: Limits | None = None) -> World:
+def world(
+    snapshot: PolicySnapshot | None = None,
+    *,
+    limits: Limits | None = None,
+    sts: StsSource | None = None,
+) -> World:
     """Build a delivery process of fakes. Waits are short, so that tests end soon."""
     ledger, journal, clock = MemoryLedger(), MemoryJournal(), RunningClock()
     spool, resolver, receiver = MemorySpool(), TableResolver(), ScriptedReceiver()
@@ -346,5 +384,6 @@ def world(snapshot: PolicySnapshot | None = None, *, limits: Limits | None = Non
         node=NODE,
         smtp_port=2525,
         limits=limits or Limits(linger_s=0.05, idle_s=0.05, dry_gap_s=0.01, round_gap_s=0.002),
+        sts=sts,
     )
     return World(ledger, journal, spool, resolver, receiver, shaper, bells, source, holds, ports)

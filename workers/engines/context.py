@@ -20,6 +20,7 @@ from mailcore.ports import (
     Resolver,
     Shaper,
     SpoolReader,
+    StsSource,
     Vault,
 )
 from workers.engines.lease import Lease
@@ -54,7 +55,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class DeliverPorts:
-    """Ports and facts of one delivery process. `draw` returns a float in [0, 1)."""
+    """Ports and facts of one delivery process. `draw` returns a float in [0, 1). Without `sts`
+    nobody's MTA-STS policy is asked for."""
 
     policy: PolicySource
     holds: HoldSource
@@ -74,3 +76,4 @@ class DeliverPorts:
     node: str
     smtp_port: int
     limits: Limits = Limits()
+    sts: StsSource | None = None

@@ -19,9 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mailcore.outcome import Outcome, Scope, Verdict
-from mailcore.policy.model import TlsMode
 from mailcore.ports import (
-    Connection,
     RecipientReply,
     StoreUnavailable,
     TransportError,
@@ -32,6 +30,7 @@ from mailcore.reply import EnhancedStatus, SmtpReply
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job, put_off
 from workers.engines.opening import open_session
+from workers.engines.security import Grounds, told_of
 from workers.engines.told import Told
 
 # A session that was idle may have been closed by the peer without our seeing it: such a try says
@@ -57,13 +56,14 @@ class Flight:
 
 async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
     """Open a session, send until there is nothing more or the session's share is used, close."""
-    connection: Connection | None = None
-    while connection is None:
-        if not feed.queue:
+    grounds: Grounds | None = None
+    while grounds is None:
+        job = feed.first
+        if job is None:
             return
-        job = feed.queue[0]
+        is_apart = job in feed.apart
         try:
-            connection = await open_session(feed, job, ports=ports, told=told)
+            grounds = await open_session(feed, job, ports=ports, told=told)
         except TransportError as error:
             told.path_failed(feed, job, error)
             if error.scope is not Scope.MESSAGE:
@@ -71,20 +71,24 @@ async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
     told.path_works(feed)
     feed.ready_sessions += 1
     try:
-        await Session(feed, connection, ports=ports, told=told).transact_all()
+        session = Session(feed, grounds, is_apart=is_apart, ports=ports, told=told)
+        await session.transact_all()
     finally:
         feed.ready_sessions -= 1
-        await connection.close()
+        await grounds.connection.close()
 
 
 class Session:
-    """What happens on one open connection."""
+    """What happens on one open connection. `is_apart`: it was opened for the jobs set apart."""
 
     def __init__(
-        self, feed: Feed, connection: Connection, *, ports: DeliverPorts, told: Told
+        self, feed: Feed, grounds: Grounds, *, is_apart: bool, ports: DeliverPorts, told: Told
     ) -> None:
         self._feed = feed
-        self._connection = connection
+        self._grounds = grounds
+        self._connection = connection = grounds.connection
+        self._is_apart = is_apart
+        self._is_over = False
         self._ports = ports
         self._told = told
         self._sent = 0
@@ -95,16 +99,17 @@ class Session:
         """Send messages one behind the other until the session or the work ends."""
         previous: Flight | None = None
         job: Job | None = None
-        jobs: Sequence[Job] = ()
+        jobs: list[Job] = []
         try:
             while True:
-                jobs = ()
+                jobs = []
                 job = await self._next_job(is_alone=previous is None)
                 if job is not None and not await self._may_begin(job):
                     continue
                 flight = None
                 if job is not None:
-                    jobs = self._with_alike(job)
+                    jobs.append(job)
+                    await self._add_alike(jobs)
                     flight = self._begin(jobs)
                 if previous is not None:
                     await self._finish(previous)
@@ -129,12 +134,15 @@ class Session:
     async def _next_job(self, *, is_alone: bool) -> Job | None:
         """Return the next job; wait for it if nothing is under way."""
         feed, clock = self._feed, self._ports.clock
-        if not self._connection.is_usable or self._sent >= self._most_sent or feed.closing:
+        if not self._connection.is_usable or self._sent >= self._most_sent:
             return None
-        job = feed.take_nowait(now=clock.monotonic())
+        if feed.closing or self._is_over:
+            return None
+        apart = self._is_apart
+        job = feed.take_nowait(now=clock.monotonic(), apart=apart)
         if job is None and is_alone:
             idle_s = self._ports.limits.idle_s
-            job = await feed.take(idle_s=idle_s, monotonic=clock.monotonic())
+            job = await feed.take(idle_s=idle_s, monotonic=clock.monotonic(), apart=apart)
             if job is not None and not self._connection.is_usable:
                 # The peer ended the session while it was idle.
                 self._put_back([job], counts=True)
@@ -143,34 +151,35 @@ class Session:
 
     async def _may_begin(self, job: Job) -> bool:
         """Whether a job may go over this session now; one that may not has been dealt with."""
-        if not self._may_travel(job):
+        if not await self._may_travel(job):
             return False
         if self._connection.takes_8bit or not job.wire.needs_8bit:
             return True
         return await self._told.made_7bit(self._feed, job)
 
-    def _may_travel(self, job: Job) -> bool:
+    async def _may_travel(self, job: Job) -> bool:
         feed, told = self._feed, self._told
         if told.is_held(feed, job.row):
             feed.landed(job)
             told.held_back(job.row)
             return False
-        if job.tls is TlsMode.REQUIRED and not self._connection.session.tls_version:
-            self._refuse_clear(job)
+        if not await self._grounds.suits(job, ports=self._ports, memory=told.tls):
+            # Its own session comes in the place of this one.
+            feed.set_apart(job)
+            self._is_over = True
             return False
         return True
 
-    def _with_alike(self, job: Job) -> Sequence[Job]:
-        """Take the jobs that may share this one's transaction."""
-        jobs = [job]
-        now = self._ports.clock.monotonic()
+    async def _add_alike(self, jobs: list[Job]) -> None:
+        """Take the jobs that may share a transaction with the first."""
+        now, first = self._ports.clock.monotonic(), jobs[0]
         while len(jobs) < self._most_recipients:
-            other = self._feed.take_alike(job, now=now)
+            other = self._feed.take_alike(first, now=now, apart=self._is_apart)
             if other is None:
-                break
-            if self._may_travel(other):
-                jobs.append(other)
-        return jobs
+                return
+            jobs.append(other)
+            if not await self._may_travel(other):
+                jobs.remove(other)
 
     def _begin(self, jobs: Sequence[Job]) -> Flight:
         ports = self._ports
@@ -263,7 +272,7 @@ class Session:
             scope=word.scope,
             reply=word.reply,
             stage=word.stage,
-            session=self._connection.session,
+            session=told_of(self._connection.session, job),
             dialogue_ms=flight.transaction.dialogue_ms,
             after_dot=verdict is Verdict.UNKNOWN,
             source_id=self._feed.source.id,
@@ -281,26 +290,18 @@ class Session:
             else:
                 self._feed.put_back(job)
 
-    def _refuse_clear(self, job: Job) -> None:
-        """Defer a message that must not travel in clear: this session was opened for others."""
-        reply = SmtpReply.local(451, "4.7.10", "TLS is required and this session has none")
-        self._put_off(job, reply, "starttls")
-
     def _give_up(self, job: Job) -> None:
         """End an attempt that broke on our side; no dot is sent for it from here on."""
-        text = "an error of ours ended the attempt; it is in the log"
-        self._put_off(job, SmtpReply.local(451, "4.3.0", text), "dot" if job.is_dotted else "mail")
-
-    def _put_off(self, job: Job, reply: SmtpReply, stage: str) -> None:
         self._feed.landed(job)
+        text = "an error of ours ended the attempt; it is in the log"
         outcome = put_off(
             self._feed,
             job.row,
             scope=Scope.MESSAGE,
-            reply=reply,
-            stage=stage,
+            reply=SmtpReply.local(451, "4.3.0", text),
+            stage="dot" if job.is_dotted else "mail",
             now=self._ports.clock.now(),
-            session=self._connection.session,
+            session=told_of(self._connection.session, job),
         )
         if job.is_dotted:
             outcome = replace(outcome, verdict=Verdict.UNKNOWN, after_dot=True)

@@ -32,6 +32,7 @@ from workers.engines.prepare import Keyring, Unready, make_job, prepare, share_k
 from workers.engines.rests import Rests
 from workers.engines.settle import Settler
 from workers.engines.staff import FULL_S, Staff, all_of, quietly
+from workers.engines.tls_memory import TlsMemory
 
 # Well within the life of a bell's count, so that only a dead process's bells run out.
 BELL_KEEP_S = 2.0
@@ -58,7 +59,8 @@ class Dispatcher:
         self._bytes_held = 0
         self._typical_bytes = float(TYPICAL_BYTES)
         self._turn = asyncio.Lock()
-        self._rests = Rests(ports.clock, ports.limits)
+        self._rests = Rests(ports.limits)
+        self.tls = TlsMemory(ports.clock)
         self._chores: set[asyncio.Task[None]] = set()
         self._holding = Holding(ports, settler, self._spawn)
 
@@ -352,29 +354,23 @@ class Dispatcher:
             feed.full_until = self._ports.clock.monotonic() + FULL_S
             return
         bearer = job if feed.take_out(job) else None
-        if bearer is None and not is_alone and feed.queue:
+        if bearer is None and not is_alone and feed.first is not None:
             # Another session took it meanwhile; somebody has to bear the reason all the same.
-            bearer = feed.queue.popleft()
+            bearer = feed.first
+            feed.take_out(bearer)
         if bearer is not None:
             now = self._ports.clock.now()
-            stage, reply, row = error.stage, error.reply, bearer.row
-            self.outcome(
-                put_off(feed, row, scope=error.scope, reply=reply, stage=stage, now=now), row
+            stage, reply, row, session = error.stage, error.reply, bearer.row, error.session
+            outcome = put_off(
+                feed, row, scope=error.scope, reply=reply, stage=stage, now=now, session=session
             )
+            self.outcome(outcome, row)
         if not is_alone:
             self._back_off(feed, str(error.reply))
 
     def path_works(self, feed: Feed) -> None:
         """A session was opened: the path is forgiven."""
         self._rests.forgive(feed.path)
-
-    def is_tls_broken(self, host: str) -> bool:
-        """Whether STARTTLS with this host failed within the hour."""
-        return self._rests.is_tls_broken(host)
-
-    def note_broken_tls(self, host: str) -> None:
-        """Remember a failed handshake."""
-        self._rests.note_broken_tls(host)
 
     # ── small steps ──────────────────────────────────────────────────────────────────────────
 

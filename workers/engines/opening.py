@@ -2,32 +2,47 @@
 
 Takes    a feed, the job that wants a session, who remembers broken TLS (`Told`)
 Gives    open_session
-Raises   TransportError, as the last host tried has it; its scope says who waits
-Follows  RFC 5321 §5.1 (hosts in order), RFC 7435 (opportunistic TLS)
+Raises   TransportError, as the last host tried has it; its scope says who waits. TLS that does not
+         meet the job's own demand is scope MESSAGE: others of the site may demand less
+Follows  RFC 5321 §5.1 (hosts in order), RFC 7435 (opportunistic TLS), RFC 7672 §2.2, RFC 8461 §5
 """
 
 from __future__ import annotations
 
-from mailcore.outcome import Scope
+from dataclasses import dataclass, replace
+
+from mailcore.outcome import Scope, SessionInfo, TlsResult
 from mailcore.policy.model import HeloMode, TlsMode
 from mailcore.ports import (
     ConnectFailed,
-    Connection,
     DnsStatus,
     Endpoint,
+    MxAnswer,
+    TlsDemand,
     TlsFailed,
     TransportError,
 )
 from mailcore.reply import SmtpReply
 from mailcore.routing.site import plan_hosts
+from mailcore.security import Level, Proof
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job
+from workers.engines.security import NOT_OFFERED, Grounds, asked_of, demand_at, tested, wish_of
 from workers.engines.told import Told
 
 MOST_ADDRESSES = 6
 
 
-async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told) -> Connection:
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way to speak to a host: `result` is what failed before it was taken."""
+
+    tls: TlsMode
+    demand: TlsDemand | None = None
+    result: str = ""
+
+
+async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told) -> Grounds:
     """Try the site's hosts in order; raise what the last of them said.
 
     Scope MESSAGE is about the job's domain alone; any wider scope is about the path.
@@ -38,47 +53,133 @@ async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told)
         # About this domain alone: the others of the site have answers of their own.
         reply = SmtpReply.local(451, "4.4.3", f"{domain}: {answer.detail or answer.status.value}")
         raise ConnectFailed(reply, scope=Scope.MESSAGE, stage="dns")
+    asked = asked_of(job, ports)
+    known = told.tls.unmet(asked)
+    if known is not None:
+        raise known.with_traceback(None)
+    unmet: list[TlsFailed] = []
+    try:
+        return await _first_that_works(feed, job, answer, unmet, ports=ports, told=told)
+    except TransportError as error:
+        if not unmet:
+            raise
+        # A host that gives no TLS, or not the right one, is no reason for others to wait.
+        last = unmet[-1]
+        last.scope = Scope.MESSAGE
+        told.tls.note_unmet(asked, last)
+        raise last from error
+
+
+async def _first_that_works(
+    feed: Feed,
+    job: Job,
+    answer: MxAnswer,
+    unmet: list[TlsFailed],
+    *,
+    ports: DeliverPorts,
+    told: Told,
+) -> Grounds:
+    """Return a session with the first host that gives one; note in `unmet` who failed a demand."""
+    domain = job.row.recipient.domain
+    wish = await wish_of(job, answer, ports=ports)
     reply = SmtpReply.local(451, "4.4.4", f"no MX host of {domain} has an address")
     error: TransportError = ConnectFailed(reply, scope=Scope.SITE, stage="dns")
     tried = 0
     for host in plan_hosts(answer, ports.draw()):
+        demand = await demand_at(wish, host.name, ports=ports)
+        if demand.refusal:
+            error = _refused(host.name, demand)
+            unmet.append(error)
+            continue
         found = await ports.resolver.addresses(host.name)
         for address in found.addresses:
             if tried == MOST_ADDRESSES:
                 raise error
             tried += 1
             try:
-                return await _connect(feed, job, host.name, address, ports=ports, told=told)
+                return await _connect(feed, job, host.name, address, demand, ports=ports, told=told)
+            except TlsFailed as exc:
+                error = exc
+                if demand.is_strict:
+                    unmet.append(exc)
             except TransportError as exc:
                 error = exc
     raise error
 
 
 async def _connect(
-    feed: Feed, job: Job, host: str, address: str, *, ports: DeliverPorts, told: Told
-) -> Connection:
-    tls = job.tls
-    if tls is TlsMode.OPPORTUNISTIC and told.is_tls_broken(host):
-        tls = TlsMode.NONE
-    endpoint = Endpoint(
+    feed: Feed,
+    job: Job,
+    host: str,
+    address: str,
+    demand: TlsDemand,
+    *,
+    ports: DeliverPorts,
+    told: Told,
+) -> Grounds:
+    """Try the ways that the demand leaves, the best first."""
+    plain = Endpoint(
         host=host,
         address=address,
         port=ports.smtp_port,
         source_address=feed.source.address,
         ehlo_name=_ehlo_name(feed, job),
-        tls=tls,
+        tls=TlsMode.NONE,
     )
-    try:
-        return await ports.connector.connect(endpoint)
-    except TlsFailed:
-        if tls is not TlsMode.OPPORTUNISTIC:
-            raise
-        # Mail goes out in clear rather than not at all; RFC 7435 calls it opportunistic security.
-        told.note_broken_tls(host)
-        plain = Endpoint(
-            host, address, ports.smtp_port, feed.source.address, endpoint.ehlo_name, TlsMode.NONE
-        )
-        return await ports.connector.connect(plain)
+    ways = _ways(demand, host, told)
+    result = demand.result
+    for number, way in enumerate(ways, 1):
+        result = result or way.result
+        try:
+            endpoint = replace(plain, tls=way.tls, demand=way.demand)
+            connection = await ports.connector.connect(endpoint)
+        except TlsFailed as exc:
+            words = demand.by.value, exc.result.value
+            exc.session = SessionInfo(host, address, tls_policy=words[0], tls_result=words[1])
+            if number == len(ways):
+                raise
+            result = exc.result.value
+            if way.demand is not None:
+                told.tls.note_broken(tested(host), result)
+            else:
+                # In clear rather than not at all; RFC 7435 calls it opportunistic security.
+                told.tls.note_broken(host, result)
+            continue
+        is_clear = not connection.proven.is_encrypted
+        fallback = result if is_clear and result else NOT_OFFERED if is_clear else ""
+        grounds = Grounds(connection, host, fallback)
+        grounds.may_carry[asked_of(job, ports)] = grounds.words(demand, result)
+        return grounds
+    raise AssertionError("a demand leaves one way at least")
+
+
+def _ways(demand: TlsDemand, host: str, told: Told) -> list[_Way]:
+    """Return the ways to speak to a host, the best first; each fails into the next."""
+    if demand.level is Level.NONE:
+        return [_Way(TlsMode.NONE)]
+    strict = demand.level >= Level.ENCRYPTED
+    tls = TlsMode.REQUIRED if strict else TlsMode.OPPORTUNISTIC
+    broken = told.tls.broken(host)
+    if broken and not strict:
+        return [_Way(TlsMode.NONE, result=broken)]
+    ways = []
+    failed = told.tls.broken(tested(host)) if demand.is_tested else ""
+    if demand.proof is not Proof.NONE and not failed:
+        ways.append(_Way(tls, demand))
+    if demand.proof is Proof.NONE or demand.is_tested:
+        ways.append(_Way(tls, result=failed))
+    if not strict:
+        ways.append(_Way(TlsMode.NONE))
+    return ways
+
+
+def _refused(host: str, demand: TlsDemand) -> TlsFailed:
+    """Return why a host must not be asked at all."""
+    reply = SmtpReply.local(451, "4.7.5", f"{host} must not be used: {demand.refusal}")
+    result = TlsResult(demand.result)
+    error = TlsFailed(reply, scope=Scope.MESSAGE, stage="starttls", result=result)
+    error.session = SessionInfo(host, tls_policy=demand.by.value, tls_result=demand.result)
+    return error
 
 
 def _ehlo_name(feed: Feed, job: Job) -> str:

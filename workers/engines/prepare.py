@@ -246,6 +246,7 @@ def _wire(
         content=signature + whole,
         needs_8bit=not content.isascii(),
         needs_smtputf8=row.recipient.needs_smtputf8,
+        requires_tls=row.tls_need is TlsNeed.REQUIRETLS,
     )
 
 
@@ -269,7 +270,7 @@ def make_job(
 ) -> Job:
     """Put together what a session needs to know of a row."""
     tls = tls_mode_for(policy, sender_id=row.sender_id, strategy=feed.strategy)
-    if row.tls_need is TlsNeed.REQUIRED:
+    if row.tls_need is not TlsNeed.POLICY:
         tls = TlsMode.REQUIRED
     domain = presented_domain(
         policy, sender_id=row.sender_id, header_from=row.header_from, source=feed.source

@@ -38,6 +38,13 @@ class Tls(models.TextChoices):
     REQUIRED = "required", _("Required: without TLS mail waits")
 
 
+class DomainTlsLevel(models.TextChoices):
+    NONE = "none", _("Never: in clear")
+    OPPORTUNISTIC = "opportunistic", _("Try TLS first, in clear where that fails")
+    REQUIRED = "required", _("Required: encrypted, whoever the server is")
+    VERIFIED = "verified", _("Verified: encrypted, with a valid certificate of the host")
+
+
 class RetryMode(models.TextChoices):
     SAME_IP = "same_ip", _("Retry from the same IP of the same node")
     OTHER_IP_SAME_NODE = "other_ip_same_node", _("Retry from any other IP of the same node")

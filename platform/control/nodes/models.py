@@ -75,6 +75,20 @@ class Node(PolicyModel):
     connect_timeout_s = SecondsField(
         _("ESMTP connection timeout (sec)"), default=30.0, validators=[MinValueValidator(0.1)]
     )
+    uses_dane = models.BooleanField(
+        _("DANE"),
+        default=True,
+        help_text=_(
+            "Ask for TLSA records and obey them (RFC 7672). It takes a resolver that checks DNSSEC"
+            " and says so, on this host or in a network of yours; with any other one no record"
+            " counts."
+        ),
+    )
+    uses_mta_sts = models.BooleanField(
+        _("MTA-STS"),
+        default=True,
+        help_text=_("Fetch the policies that domains publish and obey them (RFC 8461)."),
+    )
     fbl_header = models.CharField(
         _("FBL header name"),
         max_length=76,

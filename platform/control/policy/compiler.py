@@ -23,6 +23,7 @@ from control.mta.choices import HeaderAction
 from control.mta.models import (
     BouncePattern,
     DefaultRule,
+    DomainTls,
     Isp,
     IspDomain,
     IspHeader,
@@ -58,6 +59,7 @@ def compile_policy() -> model.PolicySnapshot:
         dkim_keys=_dkim_keys(),
         mailboxes=_mailboxes(),
         default_strategy_id=_default_strategy_id(),
+        domain_tls=_domain_tls(),
     )
     checks.check(snapshot)
     return snapshot
@@ -187,6 +189,8 @@ def _nodes() -> dict[str, model.Node]:
             fbl_header=row.fbl_header,
             admin_email=row.admin_email,
             logs_replies=row.logs_replies,
+            uses_dane=row.uses_dane,
+            uses_mta_sts=row.uses_mta_sts,
         )
         for row in Node.objects.order_by("pk")
     }
@@ -275,6 +279,18 @@ def _default_rules() -> dict[int, model.DefaultRule]:
             unknown_after_s=float(row.unknown_after_s),
         )
         for row in DefaultRule.objects.order_by("pk")
+    }
+
+
+def _domain_tls() -> dict[str, model.DomainTls]:
+    return {
+        row.domain: model.DomainTls(
+            id=row.pk,
+            domain=row.domain,
+            level=model.DomainTlsLevel(row.level),
+            names=tuple(row.names),
+        )
+        for row in DomainTls.objects.order_by("pk")
     }
 
 

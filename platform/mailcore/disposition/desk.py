@@ -199,6 +199,8 @@ class Desk:
                 dialogue_ms=outcome.dialogue_ms,
                 policy_revision=policy.revision,
                 custom=row.custom,
+                tls_policy=session.tls_policy,
+                tls_result=session.tls_result,
             )
         )
 

@@ -1,7 +1,8 @@
 """What the policy says in one case: default < ISP < sender < source.
 
-Gives    default_strategy, strategy_for, tls_mode_for, presented_domain, return_path_domain,
-         shares_transactions, sending_domain_for, may_use_domain, may_use_sender
+Gives    default_strategy, strategy_for, tls_mode_for, domain_tls_for, presented_domain,
+         return_path_domain, shares_transactions, sending_domain_for, may_use_domain,
+         may_use_sender
 Takes    a snapshot and the keys of the case
 Raises   nothing; a key that is in no row is as if nothing had been said about it
 Follows  design.md sections 3 and 6. Retry and default rules are chosen in shaping/retry.py
@@ -10,6 +11,7 @@ Follows  design.md sections 3 and 6. Retry and default rules are chosen in shapi
 from __future__ import annotations
 
 from mailcore.policy.model import (
+    DomainTls,
     DomainType,
     PolicySnapshot,
     ReturnPathMode,
@@ -63,6 +65,22 @@ def tls_mode_for(policy: PolicySnapshot, *, sender_id: int, strategy: Strategy) 
     if sender is not None and sender.tls is TlsMode.REQUIRED:
         return TlsMode.REQUIRED
     return strategy.tls
+
+
+def domain_tls_for(policy: PolicySnapshot, *, domain: str) -> DomainTls | None:
+    """Return the operators' word on TLS for a recipient domain, if there is one.
+
+    The domain's own row, else that of the longest suffix (`.example.com` is all below it).
+    """
+    rows = policy.domain_tls
+    if not rows:
+        return None
+    found = rows.get(domain)
+    rest = domain
+    while found is None and rest:
+        rest = rest.partition(".")[2]
+        found = rows.get(f".{rest}") if rest else None
+    return found
 
 
 def presented_domain(

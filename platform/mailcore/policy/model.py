@@ -67,6 +67,15 @@ class TlsMode(Enum):
     REQUIRED = "required"
 
 
+class DomainTlsLevel(Enum):
+    """What operators demand of TLS for a recipient domain, instead of what it publishes."""
+
+    NONE = "none"
+    OPPORTUNISTIC = "opportunistic"
+    REQUIRED = "required"
+    VERIFIED = "verified"
+
+
 class Encoding(Enum):
     """The content transfer encoding an ISP is sent (reference §5)."""
 
@@ -135,6 +144,17 @@ class Strategy:
     def messages_per_interval(self) -> int:
         """The rate of one source to one site per `interval_s`; 0 is unlimited."""
         return self.connections * self.messages_per_connection * self.connection_attempts
+
+
+@dataclass(frozen=True, slots=True)
+class DomainTls:
+    """The operators' word on TLS for one recipient domain; `names` may stand in its certificates
+    in place of the host's own, one with a leading dot for all hosts below."""
+
+    id: int
+    domain: str
+    level: DomainTlsLevel
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +275,8 @@ class Node:
     fbl_header: str = "X-Postfleet-Token"
     admin_email: str = ""
     logs_replies: bool = False
+    uses_dane: bool = True
+    uses_mta_sts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,4 +361,5 @@ class PolicySnapshot:
     dkim_keys: Mapping[int, DkimKey] = field(default_factory=dict)
     mailboxes: Mapping[int, Mailbox] = field(default_factory=dict)
     default_strategy_id: int = 0
+    domain_tls: Mapping[str, DomainTls] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

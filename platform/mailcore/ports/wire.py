@@ -9,6 +9,7 @@ from typing import Protocol
 from mailcore.outcome import SessionInfo
 from mailcore.policy.model import TlsMode
 from mailcore.routing.site import AddressAnswer, MxAnswer
+from mailcore.security import Proven, StsAnswer, TlsaAnswer, TlsDemand, TxtAnswer
 from mailcore.transaction import Credentials, RecipientReply, WireMessage
 
 
@@ -23,13 +24,30 @@ class Resolver(Protocol):
         """Return the addresses of a host."""
         ...
 
+    async def tlsa(self, host: str, port: int) -> TlsaAnswer:
+        """Return the TLSA records of a service."""
+        ...
+
+    async def txt(self, name: str) -> TxtAnswer:
+        """Return the texts of a name."""
+        ...
+
+
+class StsSource(Protocol):
+    """What domains say of themselves by MTA-STS, fetched and kept."""
+
+    async def policy(self, domain: str) -> StsAnswer:
+        """Return a domain's policy that is in force, if it has one."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where and as whom to open a session.
 
     `credentials` are for a relay that wants to know us. `allows_chunking`: BDAT may be used where
-    it is offered.
+    it is offered. `demand` says how the server must show who it is once there is TLS; without one
+    nothing is asked.
     """
 
     host: str
@@ -40,6 +58,7 @@ class Endpoint:
     tls: TlsMode
     credentials: Credentials | None = None
     allows_chunking: bool = True
+    demand: TlsDemand | None = None
 
 
 class WireTransaction(Protocol):
@@ -67,6 +86,11 @@ class Connection(Protocol):
     @property
     def session(self) -> SessionInfo:
         """What the session is like."""
+        ...
+
+    @property
+    def proven(self) -> Proven:
+        """What the session's TLS showed."""
         ...
 
     @property

@@ -46,6 +46,7 @@ class Offered:
 
     is_extended: bool
     offers_dsn: bool
+    is_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class MailCommand:
     needs_smtputf8: bool = False
     ret: str = ""
     envid: str = ""
+    requires_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,14 @@ def read_mail(argument: str, offered: Offered) -> MailCommand:
     """Read what stands behind MAIL."""
     path, given = _split(argument, "FROM", offered)
     size, needs_smtputf8, ret, envid = 0, False, "", ""
+    requires_tls = offered.is_tls and given.get("REQUIRETLS") == ""
     for name, value in given.items():
         if name == "SIZE" and _SIZE.match(value):
             size = int(value)
         elif name == "SMTPUTF8" and not value:
             needs_smtputf8 = True
+        elif name == "REQUIRETLS" and requires_tls:
+            pass  # RFC 8689: only under TLS, where it is offered
         elif (name == "BODY" and value.upper() in ("7BIT", "8BITMIME")) or (
             name == "AUTH" and _SUBMITTER.match(value)
         ):
@@ -99,7 +104,7 @@ def read_mail(argument: str, offered: Offered) -> MailCommand:
         raise CommandFault(553, "5.1.7", str(exc)) from exc
     if not needs_smtputf8 and not path.isascii():
         raise CommandFault(553, "5.6.7", "an address beyond ASCII needs the parameter SMTPUTF8")
-    return MailCommand(reverse_path, size, needs_smtputf8, ret, envid)
+    return MailCommand(reverse_path, size, needs_smtputf8, ret, envid, requires_tls)
 
 
 def read_rcpt(
@@ -165,6 +170,8 @@ _KNOWN_DSN = {"MAIL": frozenset({"RET", "ENVID"}), "RCPT": frozenset({"NOTIFY", 
 def _bad_parameter(name: str, value: str, offered: Offered, verb: str) -> CommandFault:
     """555 for what is not offered here, 501 for a value nobody understands."""
     known = _KNOWN[verb] | (_KNOWN_DSN[verb] if offered.offers_dsn else frozenset())
+    if offered.is_tls and verb == "MAIL":
+        known |= {"REQUIRETLS"}
     if name not in known or (name == "BODY" and value.upper() == "BINARYMIME"):
         return CommandFault(555, "5.5.4", f"the parameter {name} is not offered at {verb}")
     return CommandFault(501, "5.5.4", f"the parameter {name} has a value that is none")

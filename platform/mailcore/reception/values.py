@@ -107,6 +107,7 @@ class Letter:
     needs_smtputf8: bool = False
     ret: str = ""
     envid: str = ""
+    requires_tls: bool = False
 
 
 def protocol_name(*, is_extended: bool, is_utf8: bool, is_tls: bool, is_authenticated: bool) -> str:

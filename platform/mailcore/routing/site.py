@@ -44,23 +44,34 @@ class MxHost:
 
 @dataclass(frozen=True, slots=True)
 class MxAnswer:
-    """Where a domain's mail goes. An implicit MX (RFC 5321 §5.1) is one host of preference 0."""
+    """Where a domain's mail goes. An implicit MX (RFC 5321 §5.1) is one host of preference 0.
+
+    `is_secure`: the resolver says that it checked the answer by DNSSEC.
+    """
 
     status: DnsStatus
     hosts: tuple[MxHost, ...] = ()
     ttl_s: float = 60.0
     is_implicit: bool = False
     detail: str = ""
+    is_secure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AddressAnswer:
-    """The addresses of a host, IPv6 and IPv4."""
+    """The addresses of a host, IPv6 and IPv4, as `is_secure` by DNSSEC.
+
+    `canonical` is the host behind the aliases. `is_alias_secure`: the host's own alias is secure,
+    whatever it leads to.
+    """
 
     status: DnsStatus
     addresses: tuple[str, ...] = ()
     ttl_s: float = 60.0
     detail: str = ""
+    is_secure: bool = False
+    canonical: str = ""
+    is_alias_secure: bool = False
 
 
 @dataclass(frozen=True, slots=True)

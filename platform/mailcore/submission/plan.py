@@ -76,6 +76,7 @@ def plan_submission(
         campaign=offer.campaign,
         send_at=offer.send_at if offer.send_at is not None and offer.send_at > now else None,
         expires_at=offer.expires_at,
+        tls_need=offer.tls_need,
         message_id_header=content.message_id_header,
         subject=content.subject,
         custom=offer.custom,

@@ -1,7 +1,7 @@
 """Real services for tests: private, on loopback, thrown away.
 
 Gives    the session fixtures `rabbitmq`, `redis_server`, `postgres_server`, `clickhouse_server`,
-         `dovecot` and `postfix`; service(), the same for code that is no test
+         `dovecot`, `postfix` and `signed_dns`; service(), the same for code that is no test
 Takes    Debian's packages, which make test installs as root; see deploy/test-packages
 Raises   a test whose service cannot be had on this machine is skipped, by name and with the
          reason; one that does not start fails with the end of its log
@@ -28,6 +28,7 @@ from tests.support.services.postfix import Postfix as Postfix
 from tests.support.services.postgres import PostgresServer as PostgresServer
 from tests.support.services.rabbitmq import RabbitMq as RabbitMq
 from tests.support.services.redis import RedisServer as RedisServer
+from tests.support.services.signed_dns import SignedDns as SignedDns
 
 S = TypeVar("S")
 
@@ -46,6 +47,7 @@ _MAKERS: Mapping[str, Maker] = {
     "clickhouse_server": lambda get: ClickhouseServer(),
     "dovecot": lambda get: Dovecot(),
     "postfix": lambda get: Postfix(_dovecot_of(get)),
+    "signed_dns": lambda get: SignedDns(),
 }
 
 
@@ -114,3 +116,9 @@ def dovecot(request: pytest.FixtureRequest) -> Dovecot:
 def postfix(request: pytest.FixtureRequest) -> Postfix:
     """A Postfix that delivers into the mailboxes of `dovecot`."""
     return _give(request, "postfix", Postfix)
+
+
+@pytest.fixture(scope="session")
+def signed_dns(request: pytest.FixtureRequest) -> SignedDns:
+    """Knot that signs, behind Unbound that checks."""
+    return _give(request, "signed_dns", SignedDns)
