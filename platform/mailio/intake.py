@@ -252,7 +252,7 @@ def _message(draft: _Draft, ref: ContentRef, key: IdempotencyKey | None) -> Acce
         header_from=submission.header_from,
         reverse_path=str(submission.reverse_path),
         content=ref,
-        recipients=tuple(_row(recipient, draft.routes) for recipient in draft.kept),
+        recipients=tuple(_row(recipient, draft) for recipient in draft.kept),
         lifetime_s=draft.plan.lifetime_s,
         campaign_id=draft.campaign_id,
         tls_need=submission.tls_need,
@@ -264,9 +264,16 @@ def _message(draft: _Draft, ref: ContentRef, key: IdempotencyKey | None) -> Acce
     )
 
 
-def _row(recipient: Recipient, routes: dict[str, KnownRoute]) -> AcceptRecipient:
+def _route(domain: str, draft: _Draft) -> KnownRoute:
+    site = draft.plan.sites.get(domain)
+    if site is not None:
+        return KnownRoute(site.name, site.isp_id)
+    return draft.routes.get(domain, _NOT_ROUTED)
+
+
+def _row(recipient: Recipient, draft: _Draft) -> AcceptRecipient:
     domain = recipient.address.domain
-    route = routes.get(domain, _NOT_ROUTED)
+    route = _route(domain, draft)
     return AcceptRecipient(
         recipient.number, str(recipient.address), domain, route.site, route.isp_id
     )
@@ -312,7 +319,7 @@ def _event(
     why: str = "",
 ) -> Event:
     submission, address = draft.plan.submission, recipient.address
-    route = draft.routes.get(address.domain, _NOT_ROUTED)
+    route = _route(address.domain, draft)
     return Event(
         event_id=event_id(
             message_id=submission.message_id,

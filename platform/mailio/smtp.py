@@ -1,4 +1,4 @@
-"""Opening SMTP sessions: connect, greeting, EHLO, STARTTLS, AUTH.
+"""Opening SMTP sessions: connect, greeting, EHLO, STARTTLS or TLS before all of it, AUTH.
 
 Gives    SmtpConnector (the port `Connector`), Timeouts
 Takes    timeouts, whether to stay on loopback, certificate authorities; an endpoint per session

@@ -90,6 +90,8 @@ class SmtpProtocol(asyncio.Protocol):
         self._last: tuple[bytes, ...] = ()
         # True: the session takes transactions; False: it is time for the TLS handshake.
         self.opened: asyncio.Future[bool] = loop.create_future()
+        if endpoint.is_implicit_tls:
+            self.opened.set_result(False)
         self.proven = CLEAR
         self.session = SessionInfo(
             mx_host=endpoint.host,

@@ -12,7 +12,7 @@ import pytest
 
 from mailcore.errors import SubmissionRefused
 from mailcore.outcome import MailClass
-from mailcore.policy.model import Account, PolicySnapshot, Sender, SendingDomain
+from mailcore.policy.model import Account, PolicySnapshot, Relay, Sender, SendingDomain
 from mailcore.submission import Plan, parse_offer, plan_submission, raw_offer
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -360,3 +360,14 @@ def test_a_flood_of_problems_is_cut() -> None:
     with pytest.raises(SubmissionRefused) as caught:
         parse_offer({f"field {number}": 1 for number in range(1000)})
     assert len(caught.value.problems) == 100
+
+
+def test_a_sender_with_a_relay_needs_no_dns() -> None:
+    policy = replace(POLICY, relays={2: Relay(2, "relay.test", 587)})
+    offer = parse_offer(message(sender=2, to=["a@x.test", "b@y.test"]))
+    plan = plan_submission(offer, policy=policy, account_id=1, message_id=MESSAGE_ID, now=NOW)
+    assert {domain: site.name for domain, site in plan.sites.items()} == {
+        "x.test": "relay:relay.test:587/2",
+        "y.test": "relay:relay.test:587/2",
+    }
+    assert planned(message(sender=1)).sites == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -248,3 +249,31 @@ def test_the_key_is_cut_out_of_a_certificate_as_it_stands_there(below: Authority
         for end in range(len(der) - 1):
             with pytest.raises(ValueError, match="certificate"):
                 public_key_of(der[:end])
+
+
+# --- TLS before the greeting ----------------------------------------------------------------------
+
+
+async def test_tls_from_the_first_octet_is_checked_before_anything_is_said(
+    root: Authority, tmp_path: Path
+) -> None:
+    context = root.issue("relay.test").context(tmp_path)
+
+    async def script(peer: Peer) -> None:
+        await peer.start_tls(context)
+        await obedient()(peer)
+
+    async with serving(script) as heard:
+        connector = SmtpConnector(PATIENT, confine_to_loopback=True, ca_file=root.ca_file(tmp_path))
+        where = endpoint(heard, TlsMode.REQUIRED, host="relay.test", is_implicit_tls=True)
+        demand = TlsDemand(Level.AUTHENTICATED, TlsPolicy.OPERATOR, Proof.PKIX, ("relay.test",))
+        connection = await connector.connect(replace(where, demand=demand))
+        assert connection.session.tls_version.startswith("TLSv1")
+        assert await transact(connection, message()) == [(250, "dot", Scope.MESSAGE)]
+        await connection.close()
+        assert heard.lines[0] == "EHLO out.example.com"
+        heard.lines.clear()
+        other = TlsDemand(Level.AUTHENTICATED, TlsPolicy.OPERATOR, Proof.PKIX, ("other.test",))
+        with pytest.raises(TlsFailed):
+            await connector.connect(replace(where, host="other.test", demand=other))
+        assert heard.lines == []

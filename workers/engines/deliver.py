@@ -186,7 +186,12 @@ class Session:
         wire = jobs[0].wire
         if len(jobs) > 1:
             paths = tuple(path for job in jobs for path in job.wire.forward_paths)
-            wire = replace(wire, forward_paths=paths)
+            dsn = wire.dsn
+            if dsn is not None:
+                wants = (job.wire.dsn for job in jobs)
+                named = tuple(name for want in wants if want for name in want.original_recipients)
+                dsn = replace(dsn, original_recipients=named)
+            wire = replace(wire, forward_paths=paths, dsn=dsn)
 
         def before_dot(undecided: Sequence[int]) -> bool:
             waiting = [jobs[index] for index in undecided]

@@ -18,7 +18,7 @@ from datetime import datetime
 from mailcore.bells import Path
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass, Outcome, Scope, SessionInfo
-from mailcore.policy.model import Source, Strategy, TlsMode
+from mailcore.policy.model import Relay, Source, Strategy, TlsMode
 from mailcore.ports import Grant, WireMessage
 from mailcore.reply import SmtpReply
 
@@ -46,6 +46,7 @@ class Job:
     incarnation: int
     not_before: float = 0.0
     share: tuple[object, ...] | None = None
+    relay: Relay | None = None
     tries: int = 0
     is_on_the_wire: bool = False
     is_dotted: bool = False

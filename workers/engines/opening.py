@@ -27,6 +27,7 @@ from mailcore.routing.site import plan_hosts
 from mailcore.security import Level, Proof
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job
+from workers.engines.relaying import open_relay_session
 from workers.engines.security import NOT_OFFERED, Grounds, asked_of, demand_at, tested, wish_of
 from workers.engines.told import Told
 
@@ -47,6 +48,9 @@ async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told)
 
     Scope MESSAGE is about the job's domain alone; any wider scope is about the path.
     """
+    if job.relay is not None:
+        ehlo_name = _ehlo_name(feed, job)
+        return await open_relay_session(feed, job, job.relay, ehlo_name=ehlo_name, ports=ports)
     domain = job.row.recipient.domain
     answer = await ports.resolver.mx(domain)
     if answer.status is not DnsStatus.OK:

@@ -32,6 +32,7 @@ from mailcore.ports import StoreUnavailable, WireMessage
 from mailcore.render.downgrade import to_7bit
 from mailcore.render.overrides import override_headers
 from mailcore.reply import SmtpReply
+from mailcore.transaction import DsnRequest, DsnReturn, Notify
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job
 
@@ -151,7 +152,10 @@ def _units(
 def _addressed(built: WireMessage | Unready, row: QueuedRow) -> WireMessage | Unready:
     if isinstance(built, Unready):
         return built
-    return replace(built, forward_paths=(str(row.recipient),))
+    dsn = built.dsn
+    if dsn is not None:
+        dsn = replace(dsn, original_recipients=(str(row.recipient),))
+    return replace(built, forward_paths=(str(row.recipient),), dsn=dsn)
 
 
 def share_key(row: QueuedRow, policy: PolicySnapshot) -> tuple[object, ...] | None:
@@ -247,6 +251,20 @@ def _wire(
         needs_8bit=not content.isascii(),
         needs_smtputf8=row.recipient.needs_smtputf8,
         requires_tls=row.tls_need is TlsNeed.REQUIRETLS,
+        dsn=_dsn(row, policy),
+    )
+
+
+def _dsn(row: QueuedRow, policy: PolicySnapshot) -> DsnRequest | None:
+    """Return which reports are asked for: of a relay those that tell us what it could not do."""
+    relay = policy.relays.get(row.sender_id)
+    if relay is None or not relay.asks_reports or row.reverse_path.is_null:
+        return None
+    return DsnRequest(
+        envid=row.message_id.hex,
+        returns=DsnReturn.HEADERS,
+        notify=frozenset({Notify.FAILURE, Notify.DELAY}),
+        original_recipients=(str(row.recipient),),
     )
 
 
@@ -275,4 +293,5 @@ def make_job(
     domain = presented_domain(
         policy, sender_id=row.sender_id, header_from=row.header_from, source=feed.source
     )
-    return Job(row, wire, tls, domain, incarnation, not_before, share_key(row, policy))
+    relay = policy.relays.get(row.sender_id)
+    return Job(row, wire, tls, domain, incarnation, not_before, share_key(row, policy), relay)

@@ -81,16 +81,21 @@ class Grounds:
     """An open session, and the reasons why it may carry which mail.
 
     `fallback`: why it is in clear although TLS was wanted, as RFC 8460 says it. `may_carry` holds
-    what was found to suit, with what its events say of policy and result.
+    what was found to suit, with what its events say of policy and result. A session with a relay
+    carries all that wants no more of TLS than it has: what domains publish is the relay's affair.
     """
 
     connection: Connection
     host: str
     fallback: str = ""
     may_carry: dict[Asked, tuple[str, str]] = field(default_factory=dict)
+    is_relay: bool = False
 
     async def suits(self, job: Job, *, ports: DeliverPorts, memory: TlsMemory) -> bool:
         """Whether a job may travel in this session; its events are given their words."""
+        if self.is_relay:
+            job.tls_words = TlsPolicy.OPERATOR.value, self.fallback
+            return job.tls is not TlsMode.REQUIRED or self.connection.proven.is_encrypted
         asked = asked_of(job, ports)
         words = self.may_carry.get(asked)
         if words is None:

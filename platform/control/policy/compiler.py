@@ -47,6 +47,7 @@ def compile_policy() -> model.PolicySnapshot:
         revision=0,
         accounts=_accounts(),
         senders=_senders(),
+        relays=_relays(),
         sending_domains=_sending_domains(),
         pools=_pools(),
         sources=_sources(),
@@ -98,8 +99,27 @@ def _senders() -> dict[int, model.Sender]:
             return_path_domain=row.return_path_domain,
             isp_strategies=tuple(speeds[row.pk]),
             tls=model.TlsMode(row.tls),
+            return_path_mode=model.ReturnPathMode(row.return_path_mode),
         )
         for row in Sender.objects.filter(is_deleted=False).order_by("pk")
+    }
+
+
+def _relays() -> dict[int, model.Relay]:
+    return {
+        row.pk: model.Relay(
+            sender_id=row.pk,
+            host=row.relay_host,
+            port=row.relay_port,
+            tls=model.RelayTls(row.relay_tls),
+            verifies=row.relay_verifies,
+            auth=model.RelayAuth(row.relay_auth),
+            login=row.relay_login,
+            secret_ref=row.relay_secret_ref,
+            allows_clear=row.relay_allows_clear,
+            asks_reports=row.relay_asks_reports,
+        )
+        for row in Sender.objects.filter(is_deleted=False, uses_relay=True).order_by("pk")
     }
 
 

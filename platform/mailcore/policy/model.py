@@ -59,6 +59,27 @@ class ReturnPathMode(Enum):
     PER_MESSAGE = "per_message"
 
 
+class RelayTls(Enum):
+    """How the line to a relay is encrypted: not, where STARTTLS is offered, only with STARTTLS, or
+    from the first octet (RFC 8314 §3.3)."""
+
+    NONE = "none"
+    OPPORTUNISTIC = "opportunistic"
+    STARTTLS = "starttls"
+    IMPLICIT = "implicit"
+
+
+class RelayAuth(Enum):
+    """How we log in to a relay; `any` takes the best mechanism that it offers for a password."""
+
+    NONE = "none"
+    ANY = "any"
+    PLAIN = "PLAIN"
+    LOGIN = "LOGIN"
+    CRAM_MD5 = "CRAM-MD5"
+    XOAUTH2 = "XOAUTH2"
+
+
 class TlsMode(Enum):
     """How a path uses TLS; `dane` and `mta_sts` are asked of DNS, not set here."""
 
@@ -298,6 +319,27 @@ class Sender:
 
 
 @dataclass(frozen=True, slots=True)
+class Relay:
+    """A smart host: where all mail of one sender goes, whatever its recipients' domains say.
+
+    Password or token lie in the vault under `secret_ref`. `verifies`: its certificate must be valid
+    for `host`. `allows_clear` lets the login travel without TLS. `asks_reports`: it is asked for
+    reports of failure and delay (RFC 3461), where it offers them.
+    """
+
+    sender_id: int
+    host: str
+    port: int
+    tls: RelayTls = RelayTls.STARTTLS
+    verifies: bool = True
+    auth: RelayAuth = RelayAuth.NONE
+    login: str = ""
+    secret_ref: str = ""
+    allows_clear: bool = False
+    asks_reports: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class SendingDomain:
     """A From domain, who may use it, and the keys that sign for it."""
 
@@ -362,4 +404,5 @@ class PolicySnapshot:
     mailboxes: Mapping[int, Mailbox] = field(default_factory=dict)
     default_strategy_id: int = 0
     domain_tls: Mapping[str, DomainTls] = field(default_factory=dict)
+    relays: Mapping[int, Relay] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

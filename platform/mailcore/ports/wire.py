@@ -46,7 +46,7 @@ class Endpoint:
     """Where and as whom to open a session.
 
     `credentials` are for a relay that wants to know us. `allows_chunking`: BDAT may be used where
-    it is offered. `demand` says how the server must show who it is once there is TLS; without one
+    it is offered. `is_implicit_tls`: TLS comes before the greeting. `demand` says how the server must show who it is once there is TLS; without one
     nothing is asked.
     """
 
@@ -59,6 +59,7 @@ class Endpoint:
     credentials: Credentials | None = None
     allows_chunking: bool = True
     demand: TlsDemand | None = None
+    is_implicit_tls: bool = False
 
 
 class WireTransaction(Protocol):
