@@ -27,6 +27,7 @@ import pwd
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from embedded.errors import StartError
@@ -117,6 +118,7 @@ proxymap unix - - n - - proxymap
 error unix - - n - - error
 retry unix - - n - - error
 smtp unix - - n - - smtp
+{transports}
 virtual unix - n n - - virtual -o max_use=1
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
@@ -140,7 +142,8 @@ class Postfix:
         self._dovecot = dovecot
         self._routes: dict[str, str] = {}
         self._relays: dict[str, str] = {}
-        self._listeners = [f"127.0.0.1:{self.port}"]
+        self._listeners = [_listener("127.0.0.1", self.port, {})]
+        self._transports: list[str] = []
         self._directory = home(self.name, _ROOT, "conf", "queue", "data", "log")
         self._prepare()
         argv: list[str | Path] = [master, "-c", self._directory / "conf", "-d"]
@@ -185,15 +188,22 @@ class Postfix:
         self._routes[pattern.lower()] = user
         self._write_mailboxes()
 
-    def relay(self, domain: str, address: str, port: int) -> None:
-        """Send mail for a domain on to another host."""
-        self._relays[domain.lower()] = f"smtp:[{address}]:{port}"
+    def relay(
+        self, domain: str, address: str, port: int, *, options: Mapping[str, str] | None = None
+    ) -> None:
+        """Send mail for a domain on to another host; `options` are smtp(8)'s, for it alone."""
+        transport = "smtp"
+        if options:
+            transport = f"smtp{len(self._transports)}"
+            self._transports.append(f"{transport} unix - - n - - smtp{_overrides(options)}")
+            self._write_services()
+        self._relays[domain.lower()] = f"{transport}:[{address}]:{port}"
         self._write_relays()
         self._reload()
 
-    def listen(self, address: str, port: int) -> None:
-        """Take mail at another address, too; return when it does."""
-        self._listeners.append(f"{address}:{port}")
+    def listen(self, address: str, port: int, *, options: Mapping[str, str] | None = None) -> None:
+        """Take mail at another address, too; return when it does. `options` are smtpd(8)'s."""
+        self._listeners.append(_listener(address, port, options or {}))
         self._write_services()
         self._reload()
         deadline = time.monotonic() + START_S
@@ -250,8 +260,9 @@ class Postfix:
             os.kill(pid, signal.SIGHUP)
 
     def _write_services(self) -> None:
-        listeners = "\n".join(f"{one} inet n - n - - smtpd -o max_use=1" for one in self._listeners)
-        text = _MASTER.format(listeners=listeners)
+        text = _MASTER.format(
+            listeners="\n".join(self._listeners), transports="\n".join(self._transports)
+        )
         write(self._directory / "conf" / "master.cf", text, _ROOT, mode=0o644)
 
     def _write_relays(self) -> None:
@@ -263,6 +274,14 @@ class Postfix:
         text = "".join(f"{who} {user}/Maildir/\n" for who, user in self._routes.items())
         path = self._directory / "conf" / "mailboxes"
         write(path.with_suffix(".new"), text, _ROOT, mode=0o644).rename(path)
+
+
+def _listener(address: str, port: int, options: Mapping[str, str]) -> str:
+    return f"{address}:{port} inet n - n - - smtpd -o max_use=1{_overrides(options)}"
+
+
+def _overrides(options: Mapping[str, str]) -> str:
+    return "".join(f" -o {{ {name} = {value} }}" for name, value in options.items())
 
 
 def program(name: str) -> tuple[Path, dict[str, str]]:
