@@ -70,7 +70,7 @@ class Peer:
 
 
 def tls_fault_of(port: int) -> str:
-    """Return why a server's own TLS cannot be used, if it cannot: asked with the standard library."""
+    """Ask, with the standard library, why a server cannot do TLS; "" if it can."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with smtplib.SMTP(LOOPBACK, port, timeout=10) as client:

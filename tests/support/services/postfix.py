@@ -2,8 +2,8 @@
 
 Takes    the package `postfix`, downloaded and unpacked by make test (never installed); a Dovecot;
          root, which Postfix's master must be
-Gives    Postfix: port; add_user(), route(), relay(), listen(), log(), queue_size(); program() for
-         smtp-source and smtp-sink; kill(), restart()
+Gives    Postfix: port; add_user(), route(), relay(), listen(), submission(), log(), queue_size();
+         program() for smtp-source and smtp-sink; kill(), restart()
 Raises   MissingService, StartError
 Follows  Postfix's postconf(5) and master(5), transport by virtual(8)
 
@@ -201,16 +201,24 @@ class Postfix:
         self._write_relays()
         self._reload()
 
-    def listen(self, address: str, port: int, *, options: Mapping[str, str] | None = None) -> None:
-        """Take mail at another address, too; return when it does. `options` are smtpd(8)'s."""
-        self._listeners.append(_listener(address, port, options or {}))
-        self._write_services()
-        self._reload()
-        deadline = time.monotonic() + START_S
-        while not is_open(port, address):
-            if time.monotonic() > deadline:
-                raise StartError(self.name, f"nobody listens at {address}:{port}")
-            time.sleep(0.02)  # noqa: TID251 - between two looks at another process
+    def listen(self, address: str, port: int) -> None:
+        """Take mail at another address, too; return when it does."""
+        self._listen((address, port, {}))
+
+    def submission(self, *variants: Mapping[str, str]) -> list[int]:
+        """Take mail of Dovecot's users alone, at a port for each of these options of smtpd(8)."""
+        login = {
+            "smtpd_sasl_auth_enable": "yes",
+            "smtpd_sasl_type": "dovecot",
+            "smtpd_sasl_path": f"inet:127.0.0.1:{self._dovecot.sasl_port}",
+            "smtpd_client_restrictions": "permit_sasl_authenticated, reject",
+            "smtpd_relay_restrictions": "permit_sasl_authenticated, reject",
+        }
+        ports = [free_port() for _ in variants]
+        self._listen(
+            *(("127.0.0.1", port, {**login, **each}) for port, each in zip(ports, variants))
+        )
+        return ports
 
     def log(self) -> str:
         """Return what it has logged."""
@@ -254,6 +262,17 @@ class Postfix:
         self._write_relays()
         self._write_mailboxes()
 
+    def _listen(self, *more: tuple[str, int, Mapping[str, str]]) -> None:
+        self._listeners += [_listener(*one) for one in more]
+        self._write_services()
+        self._reload()
+        deadline = time.monotonic() + START_S
+        for address, port, _ in more:
+            while not is_open(port, address):
+                if time.monotonic() > deadline:
+                    raise StartError(self.name, f"nobody listens at {address}:{port}")
+                time.sleep(0.02)  # noqa: TID251 - between two looks at another process
+
     def _reload(self) -> None:
         """Let a running instance read its configuration anew."""
         if (pid := self.pid) is not None:
@@ -267,13 +286,18 @@ class Postfix:
 
     def _write_relays(self) -> None:
         text = "".join(f"{domain} {where}\n" for domain, where in self._relays.items())
-        path = self._directory / "conf" / "relays"
-        write(path.with_suffix(".new"), text, _ROOT, mode=0o644).rename(path)
+        self._write_table("relays", text)
 
     def _write_mailboxes(self) -> None:
         text = "".join(f"{who} {user}/Maildir/\n" for who, user in self._routes.items())
-        path = self._directory / "conf" / "mailboxes"
-        write(path.with_suffix(".new"), text, _ROOT, mode=0o644).rename(path)
+        self._write_table("mailboxes", text)
+
+    def _write_table(self, name: str, text: str) -> None:
+        path = self._directory / "conf" / name
+        draft = write(path.with_suffix(".new"), text, _ROOT, mode=0o644)
+        # It would wait two seconds for a table that changed just now, lest half of it be read.
+        os.utime(draft, (0, time.time() - 60))
+        draft.rename(path)
 
 
 def _listener(address: str, port: int, options: Mapping[str, str]) -> str:
