@@ -1,17 +1,57 @@
-"""Fixtures of interoperation: servers that take mail, as peers."""
+"""Fixtures of interoperation: servers that take mail, as peers; an installation of ours."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import pytest
 
 from tests.io.interop.peers import DOMAIN, Peer, maildir_of, taking_peer, tls_fault_of
 from tests.support.services import Dovecot, Exim, OpenSmtpd, Postfix
+from tests.support.services.jail import Smarthost
 from tests.support.smtp_tls import server_context
+from tests.support.smtpd import HOST, POLICY, TOKEN, House, Listening, furnished
 
 Fresh = Callable[..., list[str]]
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What our listeners take, and where they listen."""
+
+    house: House
+    own: Listening
+    strangers: Listening
+
+    @property
+    def smarthost(self) -> Smarthost:
+        """Return what a server has to know to send its mail on to us."""
+        return Smarthost(
+            open_port=self.own.port,
+            port=self.strangers.port,
+            tls_port=self.strangers.tls_port,
+            user="news",
+            password=TOKEN,
+            certificate=self.house.directory / "cert.pem",
+            host=HOST,
+        )
+
+    def count(self, recipient: str) -> int:
+        """Return how many messages are in the queue for a recipient."""
+        sql = "SELECT count(*) FROM ledger_row WHERE recipient = %s"
+        return int(self.house.query(sql, recipient)[0][0])
+
+    def taken(self, recipient: str) -> dict[str, bytes]:
+        """Return what is in the queue for a recipient, by its id; nothing may be on its way."""
+        rows = self.house.query("SELECT message_id::text FROM ledger_row ORDER BY id")
+        accepted = self.house.accepted()
+        return {
+            row[0]: content
+            for row, (to, _, content) in zip(rows, accepted, strict=True)
+            if to == recipient
+        }
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +115,23 @@ def fresh(request: pytest.FixtureRequest) -> Fresh:
     """Make addresses that no other test has; every server takes mail for them."""
     unique = re.sub(r"\W+", "-", request.node.name.lower())[-40:].strip("-")
     return lambda *names: [f"{name}-{unique}@{DOMAIN}" for name in names]
+
+
+# ── our listener ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="package")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """An installation of ours that listens twice: to this machine's programs, and to any that log
+    in."""
+    acme = replace(POLICY.accounts[1], max_message_bytes=4 << 20)
+    policy = replace(POLICY, accounts={**POLICY.accounts, 1: acme})
+    with (
+        furnished(tmp_path_factory.mktemp("interop")) as house,
+        Listening(house, policy=policy) as own,
+        Listening(house, policy=policy, networks=()) as strangers,
+    ):
+        yield Installation(house, own, strangers)
+        # Servers keep their sessions for the next message, and need not be waited for.
+        for one in (own, strangers):
+            one.stop(timeout_s=0.0)

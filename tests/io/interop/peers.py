@@ -153,7 +153,8 @@ def taking_peer(context: ssl.SSLContext) -> Iterator[Peer]:
 HEADER = (
     b"From: News <news@shop.test>\r\nTo: you@interop.test\r\nSubject: %s,\r\n\tfolded\r\n"
     b"Date: Sun, 29 Nov 2026 10:00:00 +0000\r\nMessage-ID: <%s@shop.test>\r\n"
-    b"MIME-Version: 1.0\r\n\r\n"
+    b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Transfer-Encoding: 8bit\r\n\r\n"
 )
 _BODIES = {
     "dots": b".\r\n..\r\n.x\r\n\r\n.\r\n\r\n...\r\n.\r\n",

@@ -117,6 +117,7 @@ def make_jail(name: str, package: str, programs: Sequence[str], users: Mapping[s
     jail.write("/etc/passwd", "".join(rows))
     jail.write("/etc/group", "".join(f"{user}:x:{number}:\n" for user, number in known.items()))
     jail.write("/etc/hosts", "127.0.0.1 localhost\n")
+    jail.write("/etc/services", "smtp 25/tcp\nsmtps 465/tcp\n")
     jail.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
     jail.directory("/var/mail", owner=MAIL_ID)
     return jail

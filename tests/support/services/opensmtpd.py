@@ -28,6 +28,7 @@ _USERS = {"opensmtpd": 201, "opensmtpq": 202}
 _CONFIG = """\
 pki peer cert "/etc/server.pem"
 pki peer key "/etc/server.pem"
+mta limit conn-delay-route 0
 table users {{ "@" = "mail" }}
 table strangers {{ "nobody@mailbox.test" }}
 {tables}
@@ -90,8 +91,8 @@ class OpenSmtpd:
         self.start()
 
     def log(self) -> str:
-        """Return the end of what it has logged."""
-        return self._daemon.output
+        """Return what it has logged."""
+        return self._daemon.whole_output
 
     def queue_size(self) -> int:
         """Return how many messages it still has."""

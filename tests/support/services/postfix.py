@@ -2,8 +2,8 @@
 
 Takes    the package `postfix`, downloaded and unpacked by make test (never installed); a Dovecot;
          root, which Postfix's master must be
-Gives    Postfix: port; add_user(), route(), relay(), listen(), submission(), log(), queue_size();
-         program() for smtp-source and smtp-sink; kill(), restart()
+Gives    Postfix: port; add_user(), route(), relay(), relay_to(), listen(), submission(), log(),
+         queue_size(); program() for smtp-source and smtp-sink; kill(), restart()
 Raises   MissingService, StartError
 Follows  Postfix's postconf(5) and master(5), transport by virtual(8)
 
@@ -44,6 +44,7 @@ from tests.support.services.base import (
     write,
 )
 from tests.support.services.dovecot import Dovecot
+from tests.support.services.jail import LOGIN_DOMAIN, OPEN_DOMAIN, TLS_DOMAIN, Smarthost
 
 UNPACKED = Path(__file__).resolve().parents[3] / "var" / "cache" / "packages" / "postfix"
 STRICT_DOMAIN = "mailbox.test"
@@ -188,18 +189,35 @@ class Postfix:
         self._routes[pattern.lower()] = user
         self._write_mailboxes()
 
-    def relay(
-        self, domain: str, address: str, port: int, *, options: Mapping[str, str] | None = None
-    ) -> None:
-        """Send mail for a domain on to another host; `options` are smtp(8)'s, for it alone."""
-        transport = "smtp"
-        if options:
-            transport = f"smtp{len(self._transports)}"
-            self._transports.append(f"{transport} unix - - n - - smtp{_overrides(options)}")
-            self._write_services()
-        self._relays[domain.lower()] = f"{transport}:[{address}]:{port}"
+    def relay(self, domain: str, address: str, port: int) -> None:
+        """Send mail for a domain on to another host."""
+        self._relays[domain.lower()] = f"smtp:[{address}]:{port}"
         self._write_relays()
         self._reload()
+
+    def relay_to(self, host: Smarthost) -> None:
+        """Send mail for the three relay domains on."""
+        login = {
+            "smtp_tls_security_level": "secure",
+            "smtp_tls_CAfile": str(host.certificate),
+            "smtp_tls_secure_cert_match": host.host,
+            "smtp_sasl_auth_enable": "yes",
+            "smtp_sasl_security_options": "noanonymous",
+            "smtp_sasl_password_maps": f"static:{host.user}:{host.password}",
+        }
+        ways: tuple[tuple[str, int, Mapping[str, str]], ...] = (
+            (OPEN_DOMAIN, host.open_port, {}),
+            (LOGIN_DOMAIN, host.port, login),
+            (TLS_DOMAIN, host.tls_port, {**login, "smtp_tls_wrappermode": "yes"}),
+        )
+        self._transports = []
+        for domain, port, options in ways:
+            name = domain.partition(".")[0]
+            self._transports.append(f"{name} unix - - n - - smtp{_overrides(options)}")
+            self._relays[domain] = f"{name}:[127.0.0.1]:{port}"
+        self._write_relays()
+        # A port of its own tells when all this is read.
+        self.listen("127.0.0.1", free_port())
 
     def listen(self, address: str, port: int) -> None:
         """Take mail at another address, too; return when it does."""
