@@ -43,7 +43,14 @@ def _installed() -> Path:
     if not place.is_dir():
         _CACHE.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=_CACHE))
-        command = [npm, "install", "--prefix", draft, "--cache", _CACHE / "npm-cache"]
+        command: list[str | Path] = [
+            npm,
+            "install",
+            "--prefix",
+            draft,
+            "--cache",
+            _CACHE / "npm-cache",
+        ]
         quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--loglevel=error"]
         try:
             said = subprocess.run(

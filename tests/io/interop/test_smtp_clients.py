@@ -24,7 +24,7 @@ from tests.support.smtpd import TOKEN, Wire, trusting
 
 SENDER = "news@shop.test"
 WAYS = ["open", "starttls", "tls"]
-# swaks takes a dot at the very end for the end.
+# swaks takes a dot at the very end for the end, and ends the last line itself.
 DOTTED = HEADER % (b"dotted", b"dotted") + ".\r\n..\r\nGrüße\r\n.x\r\nend\r\n".encode()
 _QUEUED = re.compile(r"250 2\.0\.0 queued as ([0-9a-f-]{36})")
 
@@ -67,7 +67,7 @@ def test_swaks(
         program = require("swaks", "swaks")
     except MissingService as exc:
         pytest.skip(str(exc))
-    (tmp_path / "message").write_bytes(DOTTED.replace(b"\r\n", b"\n"))
+    (tmp_path / "message").write_bytes(DOTTED.replace(b"\r\n", b"\n").removesuffix(b"\n"))
     login = ["--auth", mechanism, "--auth-user", "news", "--auth-password", TOKEN]
     options = {
         "open": [],
@@ -98,7 +98,8 @@ const nodemailer = require("nodemailer");
 const [options, messages] = process.argv.slice(1).map((each) => JSON.parse(each));
 const transport = nodemailer.createTransport(options);
 Promise.all(messages.map((each) => transport.sendMail(each)))
-  .then((all) => { transport.close(); console.log(JSON.stringify(all.map((one) => one.response))); })
+  .then((all) => console.log(JSON.stringify(all.map((one) => one.response))))
+  .then(() => transport.close())
   .catch((error) => { console.error(error); process.exit(1); });
 """
 

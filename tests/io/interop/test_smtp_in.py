@@ -58,5 +58,7 @@ def test_what_a_server_sends_on_is_in_our_queue_as_it_was_given(
         assert set(taken) <= told
         added = [_ADDED.match(content) for content in taken.values()]
         assert {one and one[1] for one in added} == {protocol}
-        bare = [content[one.end() :] for content, one in zip(taken.values(), added) if one]
+        bare = [
+            content[one.end() :] for content, one in zip(taken.values(), added, strict=True) if one
+        ]
         assert sorted(bare) == sorted(each.content for each in sent)

@@ -233,9 +233,8 @@ class Postfix:
             "smtpd_relay_restrictions": "permit_sasl_authenticated, reject",
         }
         ports = [free_port() for _ in variants]
-        self._listen(
-            *(("127.0.0.1", port, {**login, **each}) for port, each in zip(ports, variants))
-        )
+        chosen = zip(ports, variants, strict=True)
+        self._listen(*(("127.0.0.1", port, {**login, **each}) for port, each in chosen))
         return ports
 
     def log(self) -> str:
