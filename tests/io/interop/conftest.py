@@ -45,13 +45,10 @@ class Installation:
 
     def taken(self, recipient: str) -> dict[str, bytes]:
         """Return what is in the queue for a recipient, by its id; nothing may be on its way."""
-        rows = self.house.query("SELECT message_id::text FROM ledger_row ORDER BY id")
-        accepted = self.house.accepted()
-        return {
-            row[0]: content
-            for row, (to, _, content) in zip(rows, accepted, strict=True)
-            if to == recipient
-        }
+        sql = "SELECT message_id::text FROM ledger_row WHERE recipient = %s ORDER BY id"
+        numbers = [row[0] for row in self.house.query(sql, recipient)]
+        contents = [content for _, _, content in self.house.accepted(recipient)]
+        return dict(zip(numbers, contents, strict=True))
 
 
 @pytest.fixture(scope="session")
