@@ -66,5 +66,8 @@ def _installed() -> Path:
         if why:
             shutil.rmtree(draft, ignore_errors=True)
             raise MissingService(f"nodemailer {VERSION} cannot be had: {why.splitlines()[-1]}")
-        draft.rename(place)
+        try:
+            draft.rename(place)
+        except OSError:  # Another session was faster.
+            shutil.rmtree(draft, ignore_errors=True)
     return place / "node_modules"

@@ -27,6 +27,8 @@ MAILDIR = "/var/mail/box"
 MAIL_ID = 8
 _ROOT = account("root")
 _NULL = os.makedev(1, 3)
+# chroot(1) itself failed, as it may in a container.
+_NOT_CHANGED = 125
 _LIBRARY = re.compile(r"(\S+)(?: => (\S+))? \(0x|(\S+) => not found")
 
 
@@ -66,6 +68,8 @@ class Jail:
         said = subprocess.run(
             self.argv(*command), env=environment(), capture_output=True, text=True, check=False
         )
+        if said.returncode == _NOT_CHANGED:
+            raise MissingService(said.stderr.strip())
         return said.stdout + said.stderr
 
     def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
@@ -109,8 +113,13 @@ def make_jail(name: str, package: str, programs: Sequence[str], users: Mapping[s
         shutil.copy(path, copy)
     jail.directory("/tmp", mode=0o1777)
     jail.directory("/dev")
-    os.mknod(jail.top / "dev" / "null", 0o20666, _NULL)
-    (jail.top / "dev" / "null").chmod(0o666)
+    null = jail.top / "dev" / "null"
+    try:
+        os.mknod(null, 0o20666, _NULL)
+        null.chmod(0o666)
+        null.read_bytes()
+    except OSError as exc:
+        raise MissingService(f"{package}: no /dev/null can be made for it: {exc}") from exc
     known = {"root": 0, "mail": MAIL_ID, "nobody": 65534, **users}
     jail.directory("/etc")
     rows = (f"{user}:x:{number}:{number}::/:/bin/sh\n" for user, number in known.items())
