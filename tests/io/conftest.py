@@ -14,6 +14,8 @@ import uvloop
 
 from tests.support.services import clickhouse_server as clickhouse_server
 from tests.support.services import dovecot as dovecot
+from tests.support.services import exim as exim
+from tests.support.services import opensmtpd as opensmtpd
 from tests.support.services import postfix as postfix
 from tests.support.services import postgres_server as postgres_server
 from tests.support.services import rabbitmq as rabbitmq

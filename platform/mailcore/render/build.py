@@ -177,8 +177,9 @@ def to_crlf(data: bytes) -> bytes:
 
 
 def longest_line(data: bytes) -> int:
-    """Return the length of the longest line, its CRLF not counted (a CR is, at the most)."""
-    return max(map(len, data.split(b"\n")))
+    """Return the length of the longest line of CRLF text, its CRLF not counted."""
+    *ended, last = data.split(b"\n")
+    return max(max(map(len, ended), default=1) - 1, len(last))
 
 
 def base64_lines(data: bytes) -> bytes:

@@ -165,6 +165,11 @@ class Daemon:
         """The end of what it printed."""
         return tail(self._logs / f"{self._name}.log", lines=40)
 
+    @property
+    def whole_output(self) -> str:
+        """All it printed."""
+        return (self._logs / f"{self._name}.log").read_text(errors="replace")
+
     def start(self) -> None:
         """Start it and wait until it is ready."""
         if self.pid is None:
