@@ -23,9 +23,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+from mailcore.outcome import TlsResult
 from mailcore.ports import Clock, DnsStatus, Resolver, StoreUnavailable, StsAnswer
 from mailcore.security import StsError, StsPolicy, host_name, parse_sts_policy, parse_sts_record
-from mailcore.outcome import TlsResult
 from mailio.sts_fetch import FetchFailed
 
 # How long an answer is given without a look at DNS, whose own cache comes behind.
@@ -175,8 +175,10 @@ class StsCache:
     def _learn(self, policies: Iterable[StsPolicy]) -> None:
         for policy in policies:
             known = self._known.get(policy.domain)
-            if known is None or known.expires_ms <= policy.expires_ms or (
-                known.policy_id != policy.policy_id
+            if (
+                known is None
+                or known.expires_ms <= policy.expires_ms
+                or (known.policy_id != policy.policy_id)
             ):
                 self._known[policy.domain] = policy
                 self._answers.pop(policy.domain, None)

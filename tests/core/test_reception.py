@@ -43,6 +43,7 @@ def test_the_greeting_lists_what_is_offered_here_and_now() -> None:
     clear = session.say(b"EHLO client.test\r\n")
     assert "STARTTLS" in clear
     assert "AUTH" not in clear
+    assert "REQUIRETLS" not in clear
     for word in ("PIPELINING", "SIZE 26214400", "8BITMIME", "SMTPUTF8", "CHUNKING"):
         assert f"250-{word}\r\n" in clear or f"250 {word}\r\n" in clear
     session.say(b"STARTTLS\r\n")
@@ -50,6 +51,7 @@ def test_the_greeting_lists_what_is_offered_here_and_now() -> None:
     secure = session.say(b"EHLO client.test\r\n")
     assert "AUTH PLAIN LOGIN" in secure
     assert "STARTTLS" not in secure
+    assert "REQUIRETLS" in secure
 
 
 @pytest.mark.parametrize(
@@ -167,6 +169,26 @@ def test_dsn_parameters_are_kept_where_they_are_offered() -> None:
         "SUCCESS,DELAY",
         "rfc822;b+40example.com",
     )
+
+
+@pytest.mark.parametrize(
+    ("is_tls", "given", "answer"),
+    [
+        (True, b"REQUIRETLS", "250 2.1.0"),
+        (True, b"requiretls SIZE=9", "250 2.1.0"),
+        (True, b"REQUIRETLS=yes", "501 5.5.4"),
+        (False, b"REQUIRETLS", "555 5.5.4"),
+    ],
+)
+def test_requiretls_may_be_asked_for_under_tls_alone(
+    is_tls: bool, given: bytes, answer: str
+) -> None:
+    session = opened(can_start_tls=True, is_tls=is_tls)
+    assert session.codes(b"MAIL FROM:<a@shop.test> " + given + b"\r\n") == [answer]
+    if answer == "250 2.1.0":
+        session.say(b"RCPT TO:<b@example.com>\r\nDATA\r\n")
+        session.say(MESSAGE + b".\r\n")
+        assert session.letters[0].requires_tls
 
 
 def test_postmaster_goes_to_whom_the_operator_named() -> None:

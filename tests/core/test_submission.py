@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from mailcore.errors import SubmissionRefused
-from mailcore.outcome import MailClass
+from mailcore.outcome import MailClass, TlsNeed
 from mailcore.policy.model import Account, PolicySnapshot, Sender, SendingDomain
 from mailcore.submission import Plan, parse_offer, plan_submission, raw_offer
 
@@ -170,6 +170,12 @@ def test_the_class_is_given_by_word_or_flag(value: Any, mail_class: MailClass) -
     assert planned(message(priority=value)).submission.mail_class is mail_class
 
 
+@pytest.mark.parametrize("need", TlsNeed)
+def test_a_message_may_ask_for_tls(need: TlsNeed) -> None:
+    assert planned(message(tls=need.name.lower())).submission.tls_need is need
+    assert planned(message()).submission.tls_need is TlsNeed.POLICY
+
+
 def test_times_are_read_with_their_offset() -> None:
     submission = planned(
         message(send_at="2026-03-01T15:30:00+02:00", expires_at="2026-03-02T00:00:00.5Z")
@@ -294,6 +300,8 @@ def test_no_limit_of_the_account_leaves_the_products_own() -> None:
         ({"campaign": "x" * 129}, ("/campaign", "too_long")),
         ({"campaign": "a\nb"}, ("/campaign", "control_character")),
         ({"priority": "high"}, ("/priority", "value")),
+        ({"tls": "always"}, ("/tls", "value")),
+        ({"tls": True}, ("/tls", "value")),
         ({"priority": 1}, ("/priority", "value")),
         ({"send_at": "tomorrow"}, ("/send_at", "time")),
         ({"send_at": "2026-03-01T12:00:00"}, ("/send_at", "time")),

@@ -103,12 +103,11 @@ async def place(
         "A mta-sts.peer.test": ["127.0.0.1"],
     }
     web, clock, store = Web(page(BODY)), SetClock(), MemoryStore()
-    async with answering(NameServer(records)) as names, serving_https(
-        web, shown.context(directory)
+    async with (
+        answering(NameServer(records)) as names,
+        serving_https(web, shown.context(directory)),
     ):
-        resolver = DnsResolver(
-            ("127.0.0.1", names.port), limits=NO_CACHE, confine_to_loopback=True
-        )
+        resolver = DnsResolver(("127.0.0.1", names.port), limits=NO_CACHE, confine_to_loopback=True)
         ca_file = root.ca_file(directory)
 
         def start() -> StsCache:

@@ -70,9 +70,7 @@ def broken(endpoint: Endpoint) -> Proven:
     raise failed(TlsResult.VALIDATION_FAILURE)
 
 
-def one_site(
-    snapshot: PolicySnapshot | None = None, policies: Policies | None = None
-) -> World:
+def one_site(snapshot: PolicySnapshot | None = None, policies: Policies | None = None) -> World:
     """Three domains of one host: one with DANE, one with MTA-STS, one with neither."""
     it = world(snapshot, sts=policies or Policies({STS: sts()}))
     answer = MxAnswer(DnsStatus.OK, (MxHost(10, SITE),))

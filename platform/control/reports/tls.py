@@ -3,8 +3,8 @@
 Gives    tls_figures -> TlsFigures; report_of_domain (JSON of one domain and day)
 Takes    a Question that a form has checked; a domain and a day
 Raises   StoreUnavailable
-Follows  RFC 8460 §4.3 (result types), §4.4 (the report). We count attempts to deliver, not sessions:
-         a session that carries ten messages counts ten times
+Follows  RFC 8460 §4.3 (result types), §4.4 (the report). We count attempts to deliver, not
+         sessions: a session that carries ten messages counts ten times
 """
 
 from __future__ import annotations
@@ -86,9 +86,7 @@ def _of_policy(domain: str, kind: str, rows: Sequence[TlsCount]) -> dict[str, An
             "mx-host": sorted({row.mx_host for row in rows if row.mx_host}),
         },
         "summary": {
-            "total-successful-session-count": sum(
-                row.encrypted for row in rows if not row.result
-            ),
+            "total-successful-session-count": sum(row.encrypted for row in rows if not row.result),
             "total-failure-session-count": sum(row.attempts for row in failed),
         },
         "failure-details": [

@@ -80,9 +80,7 @@ def strongest(records: Iterable[Tlsa]) -> tuple[Tlsa, ...]:
         key = (record.usage, record.selector)
         best[key] = max(best.get(key, 0), record.matching)
     return tuple(
-        record
-        for record in found
-        if record.matching in (0, best[record.usage, record.selector])
+        record for record in found if record.matching in (0, best[record.usage, record.selector])
     )
 
 

@@ -4,20 +4,27 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('nodes', '0003_spool_mark'),
+        ("nodes", "0003_spool_mark"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='node',
-            name='uses_dane',
-            field=models.BooleanField(default=True, help_text='Ask for TLSA records and obey them (RFC 7672). It takes a resolver that checks DNSSEC and says so, on this host or in a network of yours; with any other one no record counts.', verbose_name='DANE'),
+            model_name="node",
+            name="uses_dane",
+            field=models.BooleanField(
+                default=True,
+                help_text="Ask for TLSA records and obey them (RFC 7672). It takes a resolver that checks DNSSEC and says so, on this host or in a network of yours; with any other one no record counts.",
+                verbose_name="DANE",
+            ),
         ),
         migrations.AddField(
-            model_name='node',
-            name='uses_mta_sts',
-            field=models.BooleanField(default=True, help_text='Fetch the policies that domains publish and obey them (RFC 8461).', verbose_name='MTA-STS'),
+            model_name="node",
+            name="uses_mta_sts",
+            field=models.BooleanField(
+                default=True,
+                help_text="Fetch the policies that domains publish and obey them (RFC 8461).",
+                verbose_name="MTA-STS",
+            ),
         ),
     ]
