@@ -244,6 +244,20 @@ async def test_an_operators_row_is_about_its_domain_and_nobody_else() -> None:
     }
 
 
+async def test_a_domain_that_is_to_go_in_clear_takes_nobody_along() -> None:
+    row_of = DomainTls(1, PLAIN, DomainTlsLevel.NONE)
+    it = one_site(replace(limited(1), domain_tls={PLAIN: row_of}))
+    it.ledger.add(row(1, recipient=f"a@{PLAIN}"), row(2, recipient="b@peer.test"))
+    await drained(it)
+    told = {
+        (e.recipient_domain, e.tls_version, e.tls_policy, e.tls_result) for e in it.ledger.events
+    }
+    assert told == {
+        (PLAIN, "", "operator", ""),
+        ("peer.test", "TLSv1.3", "no-policy-found", ""),
+    }
+
+
 async def test_operators_may_let_mail_pass_a_broken_record() -> None:
     row_of = DomainTls(1, DANE, DomainTlsLevel.OPPORTUNISTIC)
     it = one_site(replace(policy(), domain_tls={DANE: row_of}))

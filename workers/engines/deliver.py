@@ -99,7 +99,7 @@ async def _transact_all(
                 continue
             if job is not None and not await grounds.suits(job, ports=ports, memory=told.tls):
                 # Its own session comes in the place of this one.
-                feed.set_apart(job)
+                _set_apart(feed, job, told=told)
                 is_over = True
                 continue
             if job is not None and not await _fits(feed, job, connection, told=told):
@@ -129,6 +129,15 @@ async def _fits(feed: Feed, job: Job, connection: Connection, *, told: Told) -> 
     if connection.takes_8bit or not job.wire.needs_8bit:
         return True
     return await told.made_7bit(feed, job)
+
+
+def _set_apart(feed: Feed, job: Job, *, told: Told) -> None:
+    """Let a job wait for a session as it demands one."""
+    if feed.closing:
+        feed.landed(job)
+        told.returned(job.row, delay_s=0.0)
+    else:
+        feed.set_apart(job)
 
 
 def _give_up(

@@ -253,8 +253,9 @@ SELECT {start} AS at, {names}, tls_result, uniqExact(event_id) AS total,
         return [
             TlsCount(
                 datetime.fromtimestamp(row[0], UTC) if every_s else None,
-                *(str(one) for one in row[1:5]),
-                *(int(one) for one in row[5:]),
+                *row[1:5],
+                attempts=int(row[5]),
+                encrypted=int(row[6]),
             )
             for row in rows
         ]
