@@ -252,12 +252,11 @@ SELECT {start} AS at, {names}, tls_result, uniqExact(event_id) AS total,
             rows = self._driver.query(sql)
         return [
             TlsCount(
-                datetime.fromtimestamp(row[0], UTC) if every_s else None,
-                *row[1:5],
-                attempts=int(row[5]),
-                encrypted=int(row[6]),
+                datetime.fromtimestamp(at, UTC) if every_s else None,
+                *(of_domain, policy, mx_host, result),
+                *(int(attempts), int(encrypted)),
             )
-            for row in rows
+            for at, of_domain, policy, mx_host, result, attempts, encrypted in rows
         ]
 
 
