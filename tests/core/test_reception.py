@@ -171,26 +171,6 @@ def test_dsn_parameters_are_kept_where_they_are_offered() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("is_tls", "given", "answer"),
-    [
-        (True, b"REQUIRETLS", "250 2.1.0"),
-        (True, b"requiretls SIZE=9", "250 2.1.0"),
-        (True, b"REQUIRETLS=yes", "501 5.5.4"),
-        (False, b"REQUIRETLS", "555 5.5.4"),
-    ],
-)
-def test_requiretls_may_be_asked_for_under_tls_alone(
-    is_tls: bool, given: bytes, answer: str
-) -> None:
-    session = opened(can_start_tls=True, is_tls=is_tls)
-    assert session.codes(b"MAIL FROM:<a@shop.test> " + given + b"\r\n") == [answer]
-    if answer == "250 2.1.0":
-        session.say(b"RCPT TO:<b@example.com>\r\nDATA\r\n")
-        session.say(MESSAGE + b".\r\n")
-        assert session.letters[0].requires_tls
-
-
 def test_postmaster_goes_to_whom_the_operator_named() -> None:
     session = opened()
     session.say(b"MAIL FROM:<a@shop.test>\r\nRCPT TO:<postmaster>\r\nDATA\r\n")
