@@ -125,6 +125,7 @@ class SmtpConnector:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         demand, result = endpoint.demand, TlsResult.VALIDATION_FAILURE
+        encrypted: asyncio.Transport | None = None
         try:
             async with asyncio.timeout(self._timeouts.tls_s):
                 encrypted = await loop.start_tls(
@@ -146,6 +147,8 @@ class SmtpConnector:
             result, reason = found.result, found.reason
         except Unproven as exc:
             result, reason = exc.result, exc.reason
+            if encrypted is not None:
+                encrypted.abort()
         except (OSError, ssl.SSLError) as exc:
             reason = f"the TLS handshake failed: {exc}"
         reply = SmtpReply.local(451, "4.7.5", reason)

@@ -87,7 +87,7 @@ class StsFetcher:
             except ssl.SSLCertVerificationError as exc:
                 reason = f"{host}: {exc.verify_message}"
                 failure = FetchFailed(TlsResult.STS_WEBPKI_INVALID, reason)
-            except (OSError, EOFError) as exc:
+            except (OSError, EOFError, ValueError) as exc:
                 failure = _failed(f"{host} at {address}: {exc}")
         raise failure
 

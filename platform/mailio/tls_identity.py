@@ -39,7 +39,16 @@ from mailcore.security import (
 MAX_DEPTH = 10
 # X509_V_ERR_CERT_HAS_EXPIRED; the others of its kind are of a chain that is not trusted.
 _EXPIRED = 10
-_NOT_OURS = (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm)
+# What reading and checking somebody else's certificate may come to.
+_NOT_OURS = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 class Unproven(Exception):
@@ -93,10 +102,14 @@ class TlsIdentity:
         chain = [_Shown(der, _parsed(der)) for der in _chain(session)]
         if not chain:
             raise Unproven(TlsResult.NOT_TRUSTED, "the server shows no certificate")
-        if demand.proof is Proof.PKIX:
-            return Proven(is_encrypted=True, names=frozenset(_named(chain[0], demand.names)))
-        matched = self._matched(chain, demand)
-        return Proven(is_encrypted=True, tlsa=frozenset(matched))
+        try:
+            if demand.proof is Proof.PKIX:
+                return Proven(is_encrypted=True, names=frozenset(_named(chain[0], demand.names)))
+            return Proven(is_encrypted=True, tlsa=frozenset(self._matched(chain, demand)))
+        except _NOT_OURS as exc:
+            # Of many odd things in a certificate one is met only when it is read.
+            reason = f"the certificate cannot be read: {type(exc).__name__}"
+            raise Unproven(TlsResult.NOT_TRUSTED, reason) from exc
 
     # -- DANE
 
@@ -200,7 +213,7 @@ def _chain(session: ssl.SSLObject) -> list[bytes]:
 def _parsed(der: bytes) -> x509.Certificate | None:
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError:
+    except _NOT_OURS:
         return None
 
 
@@ -218,7 +231,7 @@ def _named(shown: _Shown, wanted: Iterable[str]) -> list[str]:
         try:
             found = shown.parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
             names = found.value.get_values_for_type(x509.DNSName)
-        except (x509.ExtensionNotFound, ValueError):
+        except (x509.ExtensionNotFound, *_NOT_OURS):
             names = []
     proven = [name for name in wanted if is_named(names, name)]
     if not proven:

@@ -43,6 +43,7 @@ def test_the_greeting_lists_what_is_offered_here_and_now() -> None:
     clear = session.say(b"EHLO client.test\r\n")
     assert "STARTTLS" in clear
     assert "AUTH" not in clear
+    assert "REQUIRETLS" not in clear
     for word in ("PIPELINING", "SIZE 26214400", "8BITMIME", "SMTPUTF8", "CHUNKING"):
         assert f"250-{word}\r\n" in clear or f"250 {word}\r\n" in clear
     session.say(b"STARTTLS\r\n")
@@ -50,6 +51,7 @@ def test_the_greeting_lists_what_is_offered_here_and_now() -> None:
     secure = session.say(b"EHLO client.test\r\n")
     assert "AUTH PLAIN LOGIN" in secure
     assert "STARTTLS" not in secure
+    assert "REQUIRETLS" in secure
 
 
 @pytest.mark.parametrize(

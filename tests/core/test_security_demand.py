@@ -247,7 +247,7 @@ def test_a_path_without_tls_asks_nobody() -> None:
 
 
 def test_requiretls_needs_a_host_whose_name_is_known_for_sure() -> None:
-    asked = {"need": TlsNeed.REQUIRETLS}
+    asked: dict[str, Any] = {"need": TlsNeed.REQUIRETLS}
     assert demand(**asked).refusal
     assert demand(sts=sts(StsMode.TESTING, "other.test"), **asked).refusal
     for found in (

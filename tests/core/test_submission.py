@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from mailcore.errors import SubmissionRefused
-from mailcore.outcome import MailClass
+from mailcore.outcome import MailClass, TlsNeed
 from mailcore.policy.model import Account, PolicySnapshot, Relay, Sender, SendingDomain
 from mailcore.submission import Plan, parse_offer, plan_submission, raw_offer
 
@@ -168,6 +168,12 @@ def test_a_sender_is_named_by_number_or_name_or_not_at_all(value: Any, number: i
 )
 def test_the_class_is_given_by_word_or_flag(value: Any, mail_class: MailClass) -> None:
     assert planned(message(priority=value)).submission.mail_class is mail_class
+
+
+@pytest.mark.parametrize("need", TlsNeed)
+def test_a_message_may_ask_for_tls(need: TlsNeed) -> None:
+    assert planned(message(tls=need.name.lower())).submission.tls_need is need
+    assert planned(message()).submission.tls_need is TlsNeed.POLICY
 
 
 def test_times_are_read_with_their_offset() -> None:

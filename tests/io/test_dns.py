@@ -215,3 +215,65 @@ async def test_an_address_has_names() -> None:
 
 async def test_the_servers_of_the_system_are_found_when_none_is_given() -> None:
     assert all(port == 53 for _, port in DnsResolver()._servers)
+
+
+# --- DNSSEC, as the resolver tells it -------------------------------------------------------------
+
+SIGNED = {
+    "MX signed.test": ["10 mx.signed.test."],
+    "A mx.signed.test": ["127.0.0.1"],
+    "A bare.signed.test": ["127.0.0.1"],
+    "CNAME alias.signed.test": ["mx.else.test."],
+    "A mx.else.test": ["127.0.0.1"],
+    "TLSA _25._tcp.mx.signed.test": ["3 1 1 " + "ab" * 32, "2 0 0 c0ffee"],
+    "TXT _mta-sts.signed.test": ['"v=STSv1;" " id=1;"', '"other"'],
+}
+
+
+async def test_an_answer_is_secure_if_the_resolver_says_so() -> None:
+    secure = {"signed.test", "mx.signed.test", "_25._tcp.mx.signed.test"}
+    async with answering(NameServer(SIGNED, secure=secure)) as server:
+        resolver = DnsResolver(("127.0.0.1", server.port))
+        assert (await resolver.mx("signed.test")).is_secure
+        assert (await resolver.addresses("mx.signed.test")).is_secure
+        found = await resolver.tlsa("mx.signed.test", 25)
+        assert found.is_secure
+        assert [(one.usage, one.selector, one.matching) for one in found.records] == [
+            (3, 1, 1),
+            (2, 0, 0),
+        ]
+        assert found.records[1].data == b"\xc0\xff\xee"
+        # Kept answers are as secure as they came.
+        assert (await resolver.mx("signed.test")).is_secure
+        assert not (await resolver.mx("bare.signed.test")).is_secure
+
+
+async def test_an_address_is_secure_only_if_the_lack_of_the_other_kind_is() -> None:
+    async with answering(NameServer(SIGNED, secure={"A mx.signed.test"})) as server:
+        found = await DnsResolver(("127.0.0.1", server.port)).addresses("mx.signed.test")
+    assert (found.addresses, found.is_secure) == (("127.0.0.1",), False)
+
+
+async def test_an_implicit_exchanger_is_secure_if_all_of_it_is() -> None:
+    for secure, is_secure in (({"bare.signed.test"}, True), ({"A bare.signed.test"}, False)):
+        async with answering(NameServer(SIGNED, secure=secure)) as server:
+            found = await DnsResolver(("127.0.0.1", server.port)).mx("bare.signed.test")
+        assert (found.is_implicit, found.is_secure) == (True, is_secure)
+
+
+async def test_a_secure_alias_to_a_host_that_is_not_is_told_as_such() -> None:
+    for secure in (set[str](), {"CNAME alias.signed.test"}):
+        async with answering(NameServer(SIGNED, secure=secure)) as server:
+            found = await DnsResolver(("127.0.0.1", server.port)).addresses("alias.signed.test")
+        assert (found.canonical, found.is_secure) == ("mx.else.test", False)
+        assert found.is_alias_secure is bool(secure)
+
+
+async def test_texts_are_put_together_from_their_strings() -> None:
+    async with answering(NameServer(SIGNED)) as server:
+        resolver = DnsResolver(("127.0.0.1", server.port))
+        assert sorted((await resolver.txt("_mta-sts.signed.test")).texts) == [
+            "other",
+            "v=STSv1; id=1;",
+        ]
+        assert (await resolver.txt("_mta-sts.none.test")).status is DnsStatus.NO_DOMAIN

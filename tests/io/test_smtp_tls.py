@@ -77,24 +77,23 @@ async def tried(
 
     Of a server that is refused nothing but the handshake must be heard.
     """
+    failure: TlsFailed
     async with serving(shows(shown, directory, asked)) as heard:
         connector = SmtpConnector(PATIENT, confine_to_loopback=True, ca_file=ca_file)
+        there = endpoint(heard, TlsMode.REQUIRED, host=HOST, demand=demand)
         try:
-            connection = await connector.connect(
-                endpoint(heard, TlsMode.REQUIRED, host=HOST, demand=demand)
-            )
+            connection = await connector.connect(there)
         except TlsFailed as exc:
-            assert heard.lines == ["EHLO out.example.com", "STARTTLS"]
-            assert (exc.scope, exc.stage, str(exc.reply.enhanced)) == (
-                Scope.HOST,
-                "starttls",
-                "4.7.5",
-            )
-            return exc
-        assert await transact(connection, message()) == [(250, "dot", Scope.MESSAGE)]
-        proven: Proven = connection.proven
-        await connection.close()
-        return proven
+            failure = exc
+        else:
+            assert await transact(connection, message()) == [(250, "dot", Scope.MESSAGE)]
+            proven: Proven = connection.proven
+            await connection.close()
+            return proven
+        assert heard.lines == ["EHLO out.example.com", "STARTTLS"]
+    told = failure.scope, failure.stage, str(failure.reply.enhanced)
+    assert told == (Scope.HOST, "starttls", "4.7.5")
+    return failure
 
 
 def result_of(outcome: Proven | TlsFailed) -> TlsResult:

@@ -71,6 +71,16 @@ def test_smtplib_speaks_implicit_tls(house: House, server: Listening) -> None:
     assert b"with ESMTPSA id" in house.accepted()[0][2]
 
 
+def test_requiretls_stays_with_the_message(house: House, server: Listening) -> None:
+    context = trusting(house.directory)
+    with smtplib.SMTP_SSL("127.0.0.1", server.tls_port, context=context, timeout=10) as client:
+        client.login("1", TOKEN)
+        client.sendmail("news@shop.test", ["a@example.com"], MESSAGE, ["REQUIRETLS"])
+        client.sendmail("news@shop.test", ["b@example.com"], MESSAGE)
+    asked = house.query("SELECT tls_need FROM ledger_lane ORDER BY 1")
+    assert asked == [(0,), (2,)]
+
+
 def test_an_own_host_needs_no_login(house: House, server: Listening) -> None:
     code, text = send(server.port, MESSAGE)
     assert (code, text[:16]) == (250, b"2.0.0 queued as ")

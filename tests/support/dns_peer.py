@@ -25,13 +25,15 @@ SOA = "ns.test. host.test. 1 3600 600 86400 77"
 
 @dataclass
 class NameServer:
-    """`records` maps "TYPE name" to record texts, `rcodes` a name to SERVFAIL and the like."""
+    """`records` maps "TYPE name" to record texts, `rcodes` a name to SERVFAIL and the like; answers
+    to questions in `secure` come with AD if it is asked for."""
 
     records: Mapping[str, list[str]]
     rcodes: Mapping[str, dns.rcode.Rcode] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
     only_tcp: set[str] = field(default_factory=set)
     bare_alias: set[str] = field(default_factory=set)
+    secure: set[str] = field(default_factory=set)
     ttl_s: int = 120
     port: int = 0
     asked: Counter[str] = field(default_factory=Counter)
@@ -54,6 +56,8 @@ class NameServer:
             response.flags |= dns.flags.TC
             return response.to_wire()
         self._fill(response, name, kind)
+        if query.flags & dns.flags.AD and {name, f"{kind} {name}"} & self.secure:
+            response.flags |= dns.flags.AD
         return response.to_wire()
 
     def _fill(self, response: dns.message.Message, name: str, kind: str) -> None:

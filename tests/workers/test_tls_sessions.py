@@ -244,6 +244,40 @@ async def test_an_operators_row_is_about_its_domain_and_nobody_else() -> None:
     }
 
 
+async def test_what_is_demanded_of_a_host_is_demanded_of_one_of_the_domains_own() -> None:
+    snapshot = limited(1)
+    isp = replace(snapshot.isps[1], mx_suffixes=("isp.test",), is_one_site=True)
+    row_of = DomainTls(1, DANE, DomainTlsLevel.REQUIRED)
+    it = one_site(replace(snapshot, isps={1: isp}, domain_tls={DANE: row_of}))
+    site = "isp:isp.test"
+    it.resolver.mxs[PLAIN] = MxAnswer(DnsStatus.OK, (MxHost(10, "a.isp.test"),))
+    it.resolver.mxs[DANE] = MxAnswer(DnsStatus.OK, (MxHost(10, "b.isp.test"),))
+    it.ledger.add(
+        replace(row(1, recipient=f"a@{PLAIN}"), site=site),
+        replace(row(2, recipient=f"b@{DANE}"), site=site),
+        replace(row(3, recipient=f"c@{PLAIN}"), site=site),
+    )
+    await drained(it, DrainBell(NODE, MailClass.MAIN, (Path(1, site),)))
+    hosts = {(e.kind, e.recipient_domain, e.mx_host) for e in it.ledger.events}
+    assert ("delivered", DANE, "b.isp.test") in hosts
+    assert ("delivered", DANE, "a.isp.test") not in hosts
+    assert it.ledger.rows == {}
+
+
+async def test_a_domain_that_is_to_go_in_clear_takes_nobody_along() -> None:
+    row_of = DomainTls(1, PLAIN, DomainTlsLevel.NONE)
+    it = one_site(replace(limited(1), domain_tls={PLAIN: row_of}))
+    it.ledger.add(row(1, recipient=f"a@{PLAIN}"), row(2, recipient="b@peer.test"))
+    await drained(it)
+    told = {
+        (e.recipient_domain, e.tls_version, e.tls_policy, e.tls_result) for e in it.ledger.events
+    }
+    assert told == {
+        (PLAIN, "", "operator", ""),
+        ("peer.test", "TLSv1.3", "no-policy-found", ""),
+    }
+
+
 async def test_operators_may_let_mail_pass_a_broken_record() -> None:
     row_of = DomainTls(1, DANE, DomainTlsLevel.OPPORTUNISTIC)
     it = one_site(replace(policy(), domain_tls={DANE: row_of}))

@@ -164,9 +164,13 @@ class Session:
             told.held_back(job.row)
             return False
         if not await self._grounds.suits(job, ports=self._ports, memory=told.tls):
-            # Its own session comes in the place of this one.
-            feed.set_apart(job)
             self._is_over = True
+            if feed.closing:
+                feed.landed(job)
+                told.returned(job.row, delay_s=0.0)
+            else:
+                # Its own session comes in the place of this one.
+                feed.set_apart(job)
             return False
         return True
 

@@ -71,6 +71,8 @@ async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told)
         last = unmet[-1]
         last.scope = Scope.MESSAGE
         told.tls.note_unmet(asked, last)
+        if last is error:
+            raise
         raise last from error
 
 
@@ -149,9 +151,11 @@ async def _connect(
                 # In clear rather than not at all; RFC 7435 calls it opportunistic security.
                 told.tls.note_broken(host, result)
             continue
-        is_clear = not connection.proven.is_encrypted
-        fallback = result if is_clear and result else NOT_OFFERED if is_clear else ""
-        grounds = Grounds(connection, host, fallback)
+        fallback = ""
+        is_plain = demand.level is Level.NONE
+        if not connection.proven.is_encrypted and not is_plain:
+            fallback = result or NOT_OFFERED
+        grounds = Grounds(connection, host, fallback, is_plain)
         grounds.may_carry[asked_of(job, ports)] = grounds.words(demand, result)
         return grounds
     raise AssertionError("a demand leaves one way at least")

@@ -80,14 +80,16 @@ async def _tlsa(host: str, *, ports: DeliverPorts) -> TlsaAnswer | None:
 class Grounds:
     """An open session, and the reasons why it may carry which mail.
 
-    `fallback`: why it is in clear although TLS was wanted, as RFC 8460 says it. `may_carry` holds
-    what was found to suit, with what its events say of policy and result. A session with a relay
-    carries all that wants no more of TLS than it has: what domains publish is the relay's affair.
+    `fallback`: why it is in clear although TLS was wanted, as RFC 8460 says it; `is_plain`: it is
+    in clear because nobody wanted any. `may_carry` holds what was found to suit, with what its
+    events say of policy and result. A session with a relay carries all that wants no more of TLS
+    than it has: what domains publish is the relay's affair.
     """
 
     connection: Connection
     host: str
     fallback: str = ""
+    is_plain: bool = False
     may_carry: dict[Asked, tuple[str, str]] = field(default_factory=dict)
     is_relay: bool = False
 
@@ -113,7 +115,7 @@ class Grounds:
         wish = await wish_of(job, answer, ports=ports)
         demand = await demand_at(wish, self.host, ports=ports)
         proven = self.connection.proven
-        if not proven.meets(demand):
+        if not proven.meets(demand) or (self.is_plain and demand.level is not Level.NONE):
             return None
         own = {host_name(host.name) for host in answer.hosts}
         if demand.is_strict and host_name(self.host) not in own:

@@ -1,7 +1,7 @@
 """What this process remembers of TLS that failed.
 
-Gives    TlsMemory: `broken`, `note_broken` (a host's TLS, or its certificate); `unmet`, `note_unmet`
-         (what a domain demands and its hosts do not give)
+Gives    TlsMemory: `broken`, `note_broken` (a host's TLS, or its certificate); `unmet`,
+         `note_unmet` (what a domain demands and its hosts do not give)
 Takes    the clock
 Raises   nothing
 Follows  RFC 7435: mail goes in clear rather than not at all, where nobody asked for more

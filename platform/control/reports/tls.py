@@ -3,8 +3,8 @@
 Gives    tls_figures -> TlsFigures; report_of_domain (JSON of one domain and day)
 Takes    a Question that a form has checked; a domain and a day
 Raises   StoreUnavailable
-Follows  RFC 8460 §4.3 (result types), §4.4 (the report). We count attempts to deliver, not sessions:
-         a session that carries ten messages counts ten times
+Follows  RFC 8460 §4.3 (result types), §4.4 (the report). We count attempts to deliver, not
+         sessions: a session that carries ten messages counts ten times
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a message, its domain and a mail server together demand of TLS, and whether a session has it.
+"""What message, domain and mail server together demand of TLS, and whether a session has it.
 
 Gives    Level, Proof; Wish, plan_wish (before a host is known); TlsDemand, demand_of_host; Proven
 Takes    the operators' word, the message's need, the domain's MTA-STS policy, a host's TLSA records
@@ -146,9 +146,8 @@ def plan_wish(
     if word is not None:
         level = max(_LEVEL_OF_WORD[word.level], asked)
         names = tuple(map(host_name, word.names))
-        return Wish(
-            domain, level, TlsPolicy.OPERATOR, names, needs_secure_host=strict and not names
-        )
+        strict = strict and not names
+        return Wish(domain, level, TlsPolicy.OPERATOR, names, needs_secure_host=strict)
     floor = max(_LEVEL_OF_MODE[mode], asked)
     if floor is Level.NONE:
         # The path is said to go without TLS: nobody is asked what the domain would like.
@@ -192,7 +191,7 @@ def demand_of_host(wish: Wish, host: str, tlsa: TlsaAnswer | None) -> TlsDemand:
             wish.floor,
             wish.by,
             result=TlsResult.VALIDATION_FAILURE.value,
-            refusal="REQUIRETLS, and neither DNSSEC nor MTA-STS says that this is the domain's host",
+            refusal="REQUIRETLS, and neither DNSSEC nor MTA-STS says that it is the domain's",
         )
     return TlsDemand(wish.floor, wish.by, Proof.PKIX, wish.names or (host,))
 

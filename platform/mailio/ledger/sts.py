@@ -52,9 +52,7 @@ class PgStsPolicies:
             try:
                 found.append(_policy(domain, policy_id, body, int(expires_ms)))
             except StsError as exc:
-                log.error(
-                    "a stored policy is unreadable", extra={"domain": domain, "why": str(exc)}
-                )
+                log.error("a stored policy is no policy", extra={"domain": domain, "why": str(exc)})
         return found
 
     def write(self, policy: StsPolicy) -> None:

@@ -252,11 +252,11 @@ SELECT {start} AS at, {names}, tls_result, uniqExact(event_id) AS total,
             rows = self._driver.query(sql)
         return [
             TlsCount(
-                datetime.fromtimestamp(row[0], UTC) if every_s else None,
-                *(str(one) for one in row[1:5]),
-                *(int(one) for one in row[5:]),
+                datetime.fromtimestamp(at, UTC) if every_s else None,
+                *(of_domain, policy, mx_host, result),
+                *(int(attempts), int(encrypted)),
             )
-            for row in rows
+            for at, of_domain, policy, mx_host, result, attempts, encrypted in rows
         ]
 
 

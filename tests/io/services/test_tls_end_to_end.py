@@ -1,4 +1,4 @@
-"""DANE and MTA-STS from signed DNS to the message on the wire: pass, fail, and attempts to downgrade.
+"""DANE and MTA-STS from signed DNS to the message on the wire: pass, fail, and downgrades tried.
 
 Knot signs, Unbound checks, our resolver believes it; servers with certificates of their own take
 the mail. Engines, adapters and dialogue are the product's; ledger and spool are in memory.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -141,7 +141,7 @@ def text_of(shown: Shown, usage: int, selector: int, matching: int, *, depth: in
 
 
 @pytest.fixture(scope="module")
-def zones(signed_dns: SignedDns) -> Iterator[SignedDns]:
+def zones(signed_dns: SignedDns) -> SignedDns:
     signed_dns.set(
         SIGNED,
         at_MX=f"10 mx.{SIGNED}.",
@@ -154,7 +154,7 @@ def zones(signed_dns: SignedDns) -> Iterator[SignedDns]:
     )
     signed_dns.set(PLAIN, at_MX=f"10 mx.{PLAIN}.", mx_A="127.0.0.1", signed_MX=f"10 mx.{SIGNED}.")
     signed_dns.set(BOGUS, at_MX=f"10 mx.{SIGNED}.")
-    yield signed_dns
+    return signed_dns
 
 
 MX = f"mx.{SIGNED}"
