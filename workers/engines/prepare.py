@@ -21,10 +21,11 @@ from mailcore.envelope import QueuedRow
 from mailcore.errors import PostfleetError, SubmissionRefused
 from mailcore.outcome import TlsNeed
 from mailcore.policy.lookup import presented_domain, return_path_domain, tls_mode_for
-from mailcore.policy.model import PolicySnapshot, TlsMode
+from mailcore.policy.model import Encoding, Isp, PolicySnapshot, TlsMode
 from mailcore.ports import StoreUnavailable, WireMessage
 from mailcore.render.downgrade import to_7bit
 from mailcore.render.overrides import override_headers
+from mailcore.render.reencode import reencode
 from mailcore.reply import SmtpReply
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job
@@ -158,8 +159,8 @@ def _build(
             built.append(keys)
         else:
             try:
-                plain = to_7bit(content) if in_7bit else content
-                built.append(_wire(row, plain, keys, policy, header, token_ring, now))
+                shaped = _shaped(content, policy.isps.get(row.isp_id), in_7bit)
+                built.append(_wire(row, shaped, keys, policy, header, token_ring, now))
             except SubmissionRefused as exc:
                 text = f"the server takes no 8-bit content, and this must not be converted: {exc}"
                 built.append(Unready(SmtpReply.local(554, "5.6.3", text), "mail"))
@@ -169,6 +170,18 @@ def _build(
                 text = f"the message could not be made ready: {type(exc).__name__}"
                 built.append(Unready(SmtpReply.local(451, "4.3.0", text), "render"))
     return built
+
+
+def _shaped(content: bytes, isp: Isp | None, in_7bit: bool) -> bytes:
+    """Return the content in the ISP's encodings; in seven bits where the server takes no other."""
+    if isp is not None:
+        content = reencode(
+            content,
+            overall=isp.encoding_global,
+            html=isp.encoding_html,
+            text=isp.encoding_text,
+        )
+    return to_7bit(content) if in_7bit else content
 
 
 def _wire(

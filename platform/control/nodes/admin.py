@@ -41,6 +41,8 @@ class NodeAdmin(Holdable, PolicyAdmin):
                     "dns_cache_max_s",
                     "connect_timeout_s",
                     "fbl_header",
+                    "admin_email",
+                    "logs_replies",
                 )
             },
         ),

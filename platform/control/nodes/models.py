@@ -82,8 +82,19 @@ class Node(PolicyModel):
         validators=[check_header_name],
         help_text=_("The header field that carries the message token to complaint reports."),
     )
-    admin_email = models.EmailField(_("SMTP administrator email"), blank=True)
-    logs_replies = models.BooleanField(_("write SMTP responses to the log"), default=False)
+    admin_email = models.EmailField(
+        _("SMTP administrator email"),
+        blank=True,
+        help_text=_(
+            "Where mail to `postmaster` without a domain goes, which every SMTP server must take."
+            " Empty: postmaster at the server's own name."
+        ),
+    )
+    logs_replies = models.BooleanField(
+        _("write SMTP responses to the log"),
+        default=False,
+        help_text=_("One line for each final answer: recipient domain, host, code and text."),
+    )
 
     class Meta:
         verbose_name = _("node")

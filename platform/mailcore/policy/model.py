@@ -60,11 +60,15 @@ class TlsMode(Enum):
 
 
 class Encoding(Enum):
-    """The content transfer encoding an ISP is sent (reference §5)."""
+    """The content transfer encoding an ISP is sent (reference §5).
+
+    AS_SUBMITTED for HTML and text means: as the global one says.
+    """
 
     QUOTED_PRINTABLE = "quoted-printable"
     BASE64 = "base64"
     EIGHT_BIT = "8bit"
+    AS_SUBMITTED = "as_submitted"
 
 
 class RuleAction(Enum):
@@ -186,9 +190,9 @@ class Isp:
     is_one_site: bool = False
     add_headers: tuple[tuple[str, str], ...] = ()
     delete_headers: tuple[str, ...] = ()
-    encoding_global: Encoding = Encoding.QUOTED_PRINTABLE
-    encoding_html: Encoding = Encoding.QUOTED_PRINTABLE
-    encoding_text: Encoding = Encoding.QUOTED_PRINTABLE
+    encoding_global: Encoding = Encoding.AS_SUBMITTED
+    encoding_html: Encoding = Encoding.AS_SUBMITTED
+    encoding_text: Encoding = Encoding.AS_SUBMITTED
 
 
 @dataclass(frozen=True, slots=True)
