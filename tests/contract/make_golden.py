@@ -172,6 +172,7 @@ def _senders() -> Sequence[model.Sender]:
             "b.example.com",
             ((1, 2), (2, 3)),
             model.TlsMode.REQUIRED,
+            (2, 1),
         )
         for number, kind in enumerate(model.DomainType, 1)
     ]

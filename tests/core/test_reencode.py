@@ -53,7 +53,7 @@ def read(content: bytes) -> list[tuple[str, str | None, bytes]]:
 
 def words(content: bytes) -> list[str]:
     """Return the encodings that are named, in order."""
-    message: EmailMessage = message_from_bytes(content, policy=policy.SMTP)  # type: ignore[assignment]
+    message: EmailMessage = message_from_bytes(content, policy=policy.SMTP)
     return [str(each["Content-Transfer-Encoding"]) for each in message.walk()]
 
 

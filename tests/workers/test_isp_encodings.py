@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from email import message_from_bytes, policy as mail_policy
+from email import message_from_bytes
+from email import policy as mail_policy
 
 import pytest
 

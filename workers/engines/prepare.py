@@ -20,8 +20,13 @@ from mailcore import dkim, tokens
 from mailcore.envelope import QueuedRow
 from mailcore.errors import PostfleetError, SubmissionRefused
 from mailcore.outcome import TlsNeed
-from mailcore.policy.lookup import presented_domain, return_path_domain, tls_mode_for
-from mailcore.policy.model import Encoding, Isp, PolicySnapshot, TlsMode
+from mailcore.policy.lookup import (
+    dkim_keys_for,
+    presented_domain,
+    return_path_domain,
+    tls_mode_for,
+)
+from mailcore.policy.model import DkimKey, Isp, PolicySnapshot, TlsMode
 from mailcore.ports import StoreUnavailable, WireMessage
 from mailcore.render.downgrade import to_7bit
 from mailcore.render.overrides import override_headers
@@ -55,37 +60,30 @@ class Keyring:
 
     keys: dict[tuple[str, str, str], dkim.SigningKey] = field(default_factory=dict)
 
-    async def of_domain(
-        self, domain: str, *, policy: PolicySnapshot, ports: DeliverPorts
+    async def of_mail(
+        self, header_from: str, sender_id: int, *, policy: PolicySnapshot, ports: DeliverPorts
     ) -> Signers:
-        """Return the keys that sign for a From domain, or why one of them cannot."""
+        """Return the keys that sign a sender's mail From a domain, or why one of them cannot."""
         try:
-            return await self._keys(domain, policy=policy, ports=ports)
+            specs = dkim_keys_for(policy, sender_id=sender_id, header_from=header_from)
+            return [await self._key(spec, ports=ports) for spec in specs]
         except StoreUnavailable:
             raise
         except (PostfleetError, LookupError) as exc:
-            log.error("a DKIM key cannot be used", extra={"domain": domain, "reason": str(exc)})
-            text = f"a DKIM key of {domain} cannot be used: {exc}"
+            log.error(
+                "a DKIM key cannot be used", extra={"domain": header_from, "reason": str(exc)}
+            )
+            text = f"a DKIM key of {header_from} cannot be used: {exc}"
             return Unready(SmtpReply.local(451, "4.3.5", text), "sign")
 
-    async def _keys(
-        self, domain: str, *, policy: PolicySnapshot, ports: DeliverPorts
-    ) -> Sequence[dkim.SigningKey]:
-        found = policy.sending_domains.get(domain)
-        if found is None:
-            return ()
-        ring = []
-        for key_id in found.dkim_key_ids:
-            spec = policy.dkim_keys[key_id]
-            name = (spec.secret_ref, spec.domain, spec.selector)
-            key = self.keys.get(name)
-            if key is None:
-                pem = await ports.vault.open(spec.secret_ref)
-                private = dkim.parse_private_key(pem)
-                key = dkim.SigningKey(spec.domain, spec.selector, private)
-                self.keys[name] = key
-            ring.append(key)
-        return ring
+    async def _key(self, spec: DkimKey, *, ports: DeliverPorts) -> dkim.SigningKey:
+        name = (spec.secret_ref, spec.domain, spec.selector)
+        key = self.keys.get(name)
+        if key is None:
+            pem = await ports.vault.open(spec.secret_ref)
+            key = dkim.SigningKey(spec.domain, spec.selector, dkim.parse_private_key(pem))
+            self.keys[name] = key
+        return key
 
 
 async def prepare(
@@ -100,8 +98,8 @@ async def prepare(
     other (RFC 6152 §3: converted, or returned)."""
     contents = await _contents(rows, ports=ports)
     signers = {
-        domain: await keyring.of_domain(domain, policy=policy, ports=ports)
-        for domain in {row.header_from for row in rows}
+        case: await keyring.of_mail(*case, policy=policy, ports=ports)
+        for case in {(row.header_from, row.sender_id) for row in rows}
     }
     now = int(ports.clock.now().timestamp())
     loop = asyncio.get_running_loop()
@@ -142,7 +140,7 @@ def _build(
     contents: Sequence[bytes | None],
     policy: PolicySnapshot,
     node: str,
-    signers: Mapping[str, Signers],
+    signers: Mapping[tuple[str, int], Signers],
     token_ring: Mapping[int, bytes],
     now: int,
     in_7bit: bool,
@@ -152,7 +150,7 @@ def _build(
     header = node_policy.fbl_header if node_policy is not None else "X-Postfleet-Token"
     built: list[WireMessage | Unready] = []
     for row, content in zip(rows, contents, strict=True):
-        keys = signers[row.header_from]
+        keys = signers[row.header_from, row.sender_id]
         if content is None:
             built.append(NO_CONTENT)
         elif isinstance(keys, Unready):
@@ -200,7 +198,7 @@ def _wire(
     if isp is not None:
         content = override_headers(content, add=isp.add_headers, delete=isp.delete_headers)
     whole = b"%s: %s\r\n%s" % (header.encode("ascii"), text.encode("ascii"), content)
-    signature = dkim.sign(whole, keys, now=now) if keys else b""
+    signature = dkim.sign(whole, keys, now=now, also=(header,)) if keys else b""
     return WireMessage(
         reverse_path=_reverse_path(row, text, policy),
         forward_paths=(str(row.recipient),),

@@ -18,6 +18,7 @@ from control.fields import (
 )
 from control.mta.choices import Encoding, HeaderAction, KindEncoding
 from control.rows import PolicyModel
+from mailcore.render.overrides import is_protected
 
 
 class Isp(PolicyModel):
@@ -164,5 +165,5 @@ class IspHeader(PolicyModel):
         """An added header field needs a value, and must be one we may write."""
         if self.action == HeaderAction.ADD and not self.value.strip():
             raise ValidationError({"value": _("An added header needs a value.")})
-        if self.name.lower() in ("from", "bcc", "return-path", "dkim-signature", "received"):
+        if is_protected(self.name):
             raise ValidationError({"name": _("This header field cannot be overridden.")})

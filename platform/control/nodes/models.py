@@ -10,8 +10,10 @@ from django.utils.translation import gettext_lazy as _
 from control.fields import SecondsField, Unit, check_domain, check_header_name, check_slug
 from control.nodes.choices import AccessProtocol
 from control.rows import PolicyModel
+from mailcore.render.overrides import PROTECTED
 
 MOST_MB = 2**24
+READ_BY_PEOPLE = frozenset({"cc", "reply-to", "sender", "subject", "to"})
 
 
 class Node(PolicyModel):
@@ -110,6 +112,8 @@ class Node(PolicyModel):
             raise ValidationError(
                 {"spool_warn_mb": _("Must not be less than where nothing is accepted.")}
             )
+        if self.fbl_header.lower() in PROTECTED | READ_BY_PEOPLE:
+            raise ValidationError({"fbl_header": _("This header field has a meaning of its own.")})
         if self.access_protocol == AccessProtocol.SSH:
             if not self.ssh_user:
                 raise ValidationError({"ssh_user": _("SSH needs a user name.")})

@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from control.admin_base import PolicyAdmin, PolicyInline, change_of
+from control.domains.models import DkimKey
 from control.holdable import Holdable
 from control.senders.models import Sender, SenderIspStrategy
 
@@ -29,14 +30,21 @@ class SenderAdmin(Holdable, PolicyAdmin):
     list_filter = ("is_deleted", "pool", "tls")
     list_select_related = ("pool", "strategy", "default_rule")
     search_fields = ("name",)
-    filter_horizontal = ("accounts",)
+    filter_horizontal = ("accounts", "dkim_keys")
     inlines = (SenderIspStrategyInline,)
     actions = ("hold", "delete_selected", "restore")
     fieldsets = (
         (None, {"fields": ("name", "type", "accounts")}),
         (_("From where, how fast"), {"fields": ("pool", "strategy", "default_rule", "tls")}),
         (_("Domains"), {"fields": ("domain_type", "fixed_domain", "return_path_domain")}),
+        (_("DKIM"), {"fields": ("dkim_keys",)}),
     )
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """A key is shown by its domain, which one query brings for all of them."""
+        if db_field.name == "dkim_keys":
+            kwargs["queryset"] = DkimKey.objects.select_related("sending_domain")
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     def remove_row(self, request: HttpRequest, obj: Any) -> None:
         """Mark it deleted: mail that is queued for it still names it."""

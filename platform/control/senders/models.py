@@ -65,6 +65,16 @@ class Sender(PolicyModel):
     tls = models.CharField(
         _("TLS"), max_length=16, choices=SenderTls, default=SenderTls.OPPORTUNISTIC
     )
+    dkim_keys = models.ManyToManyField(
+        "domains.DkimKey",
+        verbose_name=_("also sign with"),
+        blank=True,
+        related_name="senders",
+        help_text=_(
+            "DKIM keys that sign all mail of this sender, beside those of each message's From"
+            " domain: with a domain of your own, ISPs know the mail as yours too."
+        ),
+    )
     is_deleted = models.BooleanField(_("deleted"), default=False, editable=False)
 
     class Meta:

@@ -255,7 +255,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """A delivery configuration."""
+    """A delivery configuration.
+
+    `dkim_key_ids` sign all its mail, beside the keys of each message's From domain.
+    """
 
     id: int
     name: str
@@ -268,6 +271,7 @@ class Sender:
     return_path_domain: str = ""
     isp_strategies: tuple[tuple[int, int], ...] = ()
     tls: TlsMode = TlsMode.OPPORTUNISTIC
+    dkim_key_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
