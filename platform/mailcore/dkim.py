@@ -7,8 +7,8 @@ Follows  RFC 6376 (relaxed/relaxed, no `l=`), RFC 8301 (RSA of 1024 bits at leas
          RFC 8463 (Ed25519), RFC 8058 §4 (List-Unsubscribe-Post is signed), RFC 9477 §3.1 (CFBL)
 
 Every field of `SIGNED_FIELDS`, and of what the caller adds to them, is signed once more often than
-it occurs, so that nobody can add another one (RFC 6376 §8.15). The body is hashed once for all keys; a body with no runs of white space is hashed
-where it lies.
+it occurs, so that nobody can add another one (RFC 6376 §8.15). The body is hashed once for all
+keys; a body with no runs of white space is hashed where it lies.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from mailcore.ports import (
     Clock,
     Connector,
     HoldSource,
+    HostMemory,
     Journal,
     Ledger,
     PolicySource,
@@ -54,7 +55,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class DeliverPorts:
-    """Ports and facts of one delivery process. `draw` returns a float in [0, 1)."""
+    """Ports and facts of one delivery process. `draw` returns a float in [0, 1); `own_names` and
+    `own_listeners` are those of the node's SMTP server."""
 
     policy: PolicySource
     holds: HoldSource
@@ -63,6 +65,7 @@ class DeliverPorts:
     spool: SpoolReader
     journal: Journal
     resolver: Resolver
+    hosts: HostMemory
     connector: Connector
     shaper: Shaper
     bells: Bells
@@ -74,3 +77,5 @@ class DeliverPorts:
     node: str
     smtp_port: int
     limits: Limits = Limits()
+    own_names: frozenset[str] = frozenset()
+    own_listeners: frozenset[tuple[str, int]] = frozenset()

@@ -56,7 +56,7 @@ async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
             return
         job = feed.queue[0]
         try:
-            connection = await open_session(feed, job, ports=ports, told=told)
+            connection = await open_session(feed, job, ports=ports)
         except TransportError as error:
             told.path_failed(feed, job, error)
             if error.scope is not Scope.MESSAGE:

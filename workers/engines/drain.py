@@ -22,7 +22,7 @@ from mailcore.bells import DrainBell, Path
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass, Outcome, Scope, Verdict
 from mailcore.policy.model import PolicySnapshot
-from mailcore.ports import StoreUnavailable, TransportError
+from mailcore.ports import LoopsBack, StoreUnavailable, TransportError
 from mailcore.shaping.strategy import rate_of
 from workers.engines.claim import Claimer
 from workers.engines.context import DeliverPorts
@@ -58,7 +58,7 @@ class Dispatcher:
         self._bytes_held = 0
         self._typical_bytes = float(TYPICAL_BYTES)
         self._turn = asyncio.Lock()
-        self._rests = Rests(ports.clock, ports.limits)
+        self._rests = Rests(ports.limits)
         self._chores: set[asyncio.Task[None]] = set()
         self._holding = Holding(ports, settler, self._spawn)
 
@@ -357,23 +357,16 @@ class Dispatcher:
         if bearer is not None:
             now = self._ports.clock.now()
             stage, reply, row = error.stage, error.reply, bearer.row
-            self.outcome(
-                put_off(feed, row, scope=error.scope, reply=reply, stage=stage, now=now), row
-            )
+            told = put_off(feed, row, scope=error.scope, reply=reply, stage=stage, now=now)
+            if isinstance(error, LoopsBack):
+                told = replace(told, verdict=Verdict.BOUNCED)
+            self.outcome(told, row)
         if not is_alone:
             self._back_off(feed, str(error.reply))
 
     def path_works(self, feed: Feed) -> None:
         """A session was opened: the path is forgiven."""
         self._rests.forgive(feed.path)
-
-    def is_tls_broken(self, host: str) -> bool:
-        """Whether STARTTLS with this host failed within the hour."""
-        return self._rests.is_tls_broken(host)
-
-    def note_broken_tls(self, host: str) -> None:
-        """Remember a failed handshake."""
-        self._rests.note_broken_tls(host)
 
     # ── small steps ──────────────────────────────────────────────────────────────────────────
 

@@ -1,9 +1,9 @@
 """Open a session for a job: which hosts, in which order, as whom, and how encrypted.
 
-Takes    a feed, the job that wants a session, who remembers broken TLS (`Told`)
+Takes    a feed, the job that wants a session
 Gives    open_session
 Raises   TransportError, as the last host tried has it; its scope says who waits
-Follows  RFC 5321 §5.1 (hosts in order), RFC 7435 (opportunistic TLS)
+Follows  RFC 5321 §5.1 (hosts in order: targets.py), RFC 7435 (opportunistic TLS)
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from mailcore.ports import (
     TransportError,
 )
 from mailcore.reply import SmtpReply
-from mailcore.routing.site import plan_hosts
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job
-from workers.engines.told import Told
+from workers.engines.targets import Target, Targets, note_failure
 
 MOST_ADDRESSES = 6
 
 
-async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told) -> Connection:
+async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts) -> Connection:
     """Try the site's hosts in order; raise what the last of them said.
 
     Scope MESSAGE is about the job's domain alone; any wider scope is about the path.
@@ -38,27 +37,27 @@ async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told)
         # About this domain alone: the others of the site have answers of their own.
         reply = SmtpReply.local(451, "4.4.3", f"{domain}: {answer.detail or answer.status.value}")
         raise ConnectFailed(reply, scope=Scope.MESSAGE, stage="dns")
-    reply = SmtpReply.local(451, "4.4.4", f"no MX host of {domain} has an address")
-    error: TransportError = ConnectFailed(reply, scope=Scope.SITE, stage="dns")
-    tried = 0
-    for host in plan_hosts(answer, ports.draw()):
-        found = await ports.resolver.addresses(host.name)
-        for address in found.addresses:
-            if tried == MOST_ADDRESSES:
-                raise error
-            tried += 1
-            try:
-                return await _connect(feed, job, host.name, address, ports=ports, told=told)
-            except TransportError as exc:
-                error = exc
-    raise error
+    error: TransportError | None = None
+    targets = Targets(feed, domain, answer, ports=ports)
+    for _ in range(MOST_ADDRESSES):
+        target = await targets.next()
+        if target is None:
+            break
+        try:
+            connection = await _connect(feed, job, target, ports=ports)
+        except TransportError as exc:
+            error = exc
+            await note_failure(feed, target, exc, ports=ports)
+        else:
+            if target.failures:
+                await ports.hosts.note_alive(feed.source.address, target.address)
+            return connection
+    raise error or targets.none_left()
 
 
-async def _connect(
-    feed: Feed, job: Job, host: str, address: str, *, ports: DeliverPorts, told: Told
-) -> Connection:
-    tls = job.tls
-    if tls is TlsMode.OPPORTUNISTIC and told.is_tls_broken(host):
+async def _connect(feed: Feed, job: Job, target: Target, *, ports: DeliverPorts) -> Connection:
+    host, address, tls = target.host, target.address, job.tls
+    if tls is TlsMode.OPPORTUNISTIC and target.is_tls_broken:
         tls = TlsMode.NONE
     endpoint = Endpoint(
         host=host,
@@ -74,7 +73,7 @@ async def _connect(
         if tls is not TlsMode.OPPORTUNISTIC:
             raise
         # Mail goes out in clear rather than not at all; RFC 7435 calls it opportunistic security.
-        told.note_broken_tls(host)
+        await ports.hosts.note_broken_tls(host)
         plain = Endpoint(
             host, address, ports.smtp_port, feed.source.address, endpoint.ehlo_name, TlsMode.NONE
         )

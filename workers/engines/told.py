@@ -44,11 +44,3 @@ class Told(Protocol):
     def path_works(self, feed: Feed) -> None:
         """A session was opened."""
         ...
-
-    def is_tls_broken(self, host: str) -> bool:
-        """Whether STARTTLS with this host failed of late."""
-        ...
-
-    def note_broken_tls(self, host: str) -> None:
-        """STARTTLS with this host failed."""
-        ...

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from mailcore.outcome import SessionInfo
 from mailcore.policy.model import TlsMode
+from mailcore.routing.hosts import KnownHosts
 from mailcore.routing.site import AddressAnswer, MxAnswer
 from mailcore.transaction import Credentials, RecipientReply, WireMessage
 
@@ -21,6 +22,31 @@ class Resolver(Protocol):
 
     async def addresses(self, host: str) -> AddressAnswer:
         """Return the addresses of a host."""
+        ...
+
+
+class HostMemory(Protocol):
+    """What the processes of a node remember of hosts that failed them. Raises nothing.
+
+    It puts hosts in order and forbids none: what was forgotten or not told costs a try.
+    """
+
+    async def known(
+        self, source: str, *, hosts: Sequence[str], addresses: Sequence[str]
+    ) -> KnownHosts:
+        """Return what is remembered of hosts, and of addresses as reached from a source."""
+        ...
+
+    async def note_dead(self, source: str, address: str, *, failures: int) -> None:
+        """Remember that an address could not be reached, `failures` times in a row by now."""
+        ...
+
+    async def note_alive(self, source: str, address: str) -> None:
+        """Forget what was remembered of an address."""
+        ...
+
+    async def note_broken_tls(self, host: str) -> None:
+        """Remember that STARTTLS with a host failed."""
         ...
 
 
