@@ -61,7 +61,7 @@ def test_an_address_is_ours_where_our_server_listens_on_that_port(
     address: str, port: int, is_us: bool
 ) -> None:
     own = Ourselves(
-        listeners=frozenset({("192.0.2.1", 25), ("2001:db8::1", 25), ("0.0.0.0", 587)}),  # noqa: S104
+        listeners=frozenset({("192.0.2.1", 25), ("2001:db8::1", 25), ("0.0.0.0", 587)}),
         addresses=frozenset({"198.51.100.7"}),
     )
     assert own.is_listener(address, port) is is_us

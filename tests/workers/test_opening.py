@@ -167,7 +167,7 @@ async def test_mail_that_would_come_back_to_us_bounces_and_the_path_goes_on() ->
         meeting({"out1.sender.test": (10, ("127.0.0.9",)), "mx2.test": (10, ("127.0.0.3",))}),
         ours(meeting({"Mx.Us.Test": (10, ("127.0.0.9",))}), names={"mx.us.test"}),
         ours(meeting(THREE), listen="127.0.0.2"),
-        ours(meeting({"mx1.test": (10, (SOURCE,))}), listen="0.0.0.0"),  # noqa: S104
+        ours(meeting({"mx1.test": (10, (SOURCE,))}), listen="0.0.0.0"),
     ):
         it.ledger.add(placed(it, 2, recipient="x@other.test"))
         await send(it)
@@ -193,7 +193,7 @@ async def test_hosts_better_than_ourselves_are_gone_to_and_worse_ones_never() ->
 
 async def test_an_address_of_ours_on_another_port_is_somebody_else_s() -> None:
     it = meeting({"mx1.test": (10, (SOURCE,))})
-    other = frozenset({(SOURCE, it.ports.smtp_port + 1), ("0.0.0.0", 587)})  # noqa: S104
+    other = frozenset({(SOURCE, it.ports.smtp_port + 1), ("0.0.0.0", 587)})
     it = replace(it, ports=replace(it.ports, own_listeners=other))
     await send(it)
     assert it.ledger.kinds() == ["delivered"]

@@ -49,10 +49,21 @@ async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts) -> Connecti
             error = exc
             await note_failure(feed, target, exc, ports=ports)
         else:
-            if target.failures:
-                await ports.hosts.note_alive(feed.source.address, target.address)
+            await _note_alive(feed, target, connection, ports=ports)
             return connection
     raise error or targets.none_left()
+
+
+async def _note_alive(
+    feed: Feed, target: Target, connection: Connection, *, ports: DeliverPorts
+) -> None:
+    """Forgive an address that was dead; whoever gives up meanwhile leaves no line open."""
+    if target.failures:
+        try:
+            await ports.hosts.note_alive(feed.source.address, target.address)
+        except BaseException:
+            await connection.close()
+            raise
 
 
 async def _connect(feed: Feed, job: Job, target: Target, *, ports: DeliverPorts) -> Connection:
@@ -88,5 +99,6 @@ def _ehlo_name(feed: Feed, job: Job) -> str:
             address = feed.source.address
             return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
         case _:
-            # The PTR name is kept on the source, where upkeep compares it with DNS.
+            # The PTR name is kept on the source: what DNS says of an address behind NAT is no
+            # name to greet with. A live start shows what DNS says.
             return feed.source.ehlo_name
