@@ -28,6 +28,7 @@ from mailio.broker import CeleryBells
 from mailio.clock import LedgerClock
 from mailio.dns import DnsResolver
 from mailio.holds import HoldCache
+from mailio.host_memory import RedisHostMemory
 from mailio.journal import FileJournal
 from mailio.ledger.delivery import PgLedger
 from mailio.ledger.outbox import PgOutbox
@@ -40,6 +41,7 @@ from mailio.settings import Settings
 from mailio.shaper import RedisShaper
 from mailio.shelves import JournalDirectory, SegmentDirectory
 from mailio.smtp import SmtpConnector, Timeouts
+from mailio.smtpd_settings import read_ourselves
 from mailio.spool.segments import SegmentSpool
 from mailio.stats import open_statistics
 from mailio.stoplist import PgStopList
@@ -199,6 +201,8 @@ class EngineProcess(PolicyProcess):
         settings = self.settings
         ledger = PgLedger(settings.database_url, clock=self.clock)
         shaper = RedisShaper(settings.redis_url)
+        hosts = RedisHostMemory(settings.redis_url, node=settings.node)
+        own_names, own_listeners = read_ourselves(os.environ)
         vault = PgVault(settings.database_url, settings.secret_keys)
         bells = CeleryBells(self.celery)
         signers = ThreadPoolExecutor(SIGNERS, thread_name_prefix="sign")
@@ -207,6 +211,7 @@ class EngineProcess(PolicyProcess):
         self.closing(bells.close)
         self.closing(signers.shutdown)
         self.closing(lambda: self.engine.call(shaper.close()))
+        self.closing(lambda: self.engine.call(hosts.close()))
         return DeliverPorts(
             policy=self.policy,
             holds=self.holds,
@@ -215,6 +220,7 @@ class EngineProcess(PolicyProcess):
             spool=self.spool,
             journal=self._journal,
             resolver=self._resolver,
+            hosts=hosts,
             connector=self._connector,
             shaper=shaper,
             bells=bells,
@@ -233,6 +239,8 @@ class EngineProcess(PolicyProcess):
             smtp_port=settings.smtp_port,
             limits=Limits(connections=settings.connections_per_process),
             sts=self._sts,
+            own_names=own_names,
+            own_listeners=own_listeners,
         )
 
 

@@ -182,13 +182,15 @@ def _senders() -> Sequence[model.Sender]:
             "b.example.com",
             ((1, 2), (2, 3)),
             model.TlsMode.REQUIRED,
+            model.ReturnPathMode.PER_MESSAGE,
+            (2, 1),
         )
         for number, kind in enumerate(model.DomainType, 1)
     ]
 
 
 def _isps() -> Sequence[model.Isp]:
-    """Three of them, so that each kind of content is sent in each encoding."""
+    """So many that each kind of content is sent in each encoding."""
     encodings = list(model.Encoding)
     return [
         model.Isp(
@@ -201,9 +203,9 @@ def _isps() -> Sequence[model.Isp]:
             number == 1,
             (("X-Added", "größe"),),
             ("X-Deleted",),
-            *(encodings[number - 1 :] + encodings[: number - 1]),
+            *(encodings[number - 1 :] + encodings[: number - 1])[:3],
         )
-        for number in range(1, 4)
+        for number in range(1, len(encodings) + 1)
     ]
 
 

@@ -145,6 +145,25 @@ async def test_answers_are_kept_between_floor_and_ceiling() -> None:
         assert (await other.mx("gone.test")).ttl_s == 60
 
 
+async def test_what_is_not_there_is_asked_for_again_sooner() -> None:
+    async with answering(NameServer(WORLD, ttl_s=86_400)) as server:
+        asked = resolver(server, limits=CacheLimits(ceiling_s=3600, negative_ceiling_s=50))
+        assert (await asked.mx("gone.test")).ttl_s == 50
+        assert (await asked.mx("two.test")).ttl_s == 3600
+
+
+async def test_a_node_s_settings_hold_for_the_questions_to_come() -> None:
+    world = NameServer(WORLD, ttl_s=86_400, silent={"slow.test"})
+    async with answering(world) as server:
+        asked = resolver(server, limits=CacheLimits(ceiling_s=60))
+        assert (await asked.mx("two.test")).ttl_s == 60
+        asked.adjust(timeout_s=0.1, ceiling_s=7200)
+        assert (await asked.addresses("mx1.two.test")).ttl_s == 7200
+        answer = await asked.mx("slow.test")
+        assert answer.status is DnsStatus.TEMPORARY
+        assert "no answer within 0.1 s" in answer.detail or "is silent" in answer.detail
+
+
 async def test_an_answer_that_is_over_is_asked_again() -> None:
     async with answering(NameServer(WORLD, ttl_s=0)) as server:
         asked = resolver(server, limits=CacheLimits(floor_s=0))

@@ -29,6 +29,7 @@ from mailcore.ports import (
     DnsStatus,
     Endpoint,
     Grant,
+    KnownHosts,
     MxAnswer,
     MxHost,
     Rate,
@@ -111,6 +112,36 @@ class TableResolver:
 
     async def txt(self, name: str) -> TxtAnswer:
         return TxtAnswer(DnsStatus.NO_DATA)
+
+
+@dataclass
+class MemoryHosts:
+    """HostMemory that forgets nothing; `dead` and `failures` by source and address."""
+
+    dead: set[tuple[str, str]] = field(default_factory=set)
+    failures: dict[tuple[str, str], int] = field(default_factory=dict)
+    broken_tls: set[str] = field(default_factory=set)
+    looks: int = 0
+
+    async def known(
+        self, source: str, *, hosts: Sequence[str], addresses: Sequence[str]
+    ) -> KnownHosts:
+        self.looks += 1
+        return KnownHosts(
+            failures={a: self.failures[source, a] for a in addresses if (source, a) in self.dead},
+            dead=frozenset(a for a in addresses if (source, a) in self.dead),
+            broken_tls=frozenset(self.broken_tls.intersection(hosts)),
+        )
+
+    async def note_dead(self, source: str, address: str, *, failures: int) -> None:
+        self.dead.add((source, address))
+        self.failures[source, address] = failures
+
+    async def note_alive(self, source: str, address: str) -> None:
+        self.dead.discard((source, address))
+
+    async def note_broken_tls(self, host: str) -> None:
+        self.broken_tls.add(host)
 
 
 class OneTransaction:
@@ -346,6 +377,7 @@ class World:
     journal: MemoryJournal
     spool: MemorySpool
     resolver: TableResolver
+    hosts: MemoryHosts
     receiver: ScriptedReceiver
     shaper: OpenShaper
     bells: RungBells
@@ -364,7 +396,7 @@ def world(
     ledger, journal, clock = MemoryLedger(), MemoryJournal(), RunningClock()
     spool, resolver, receiver = MemorySpool(), TableResolver(), ScriptedReceiver()
     shaper, bells, source = OpenShaper(), RungBells(), FixedPolicy(snapshot or policy())
-    holds = FixedHolds()
+    holds, hosts = FixedHolds(), MemoryHosts()
     ports = DeliverPorts(
         policy=source,
         holds=holds,
@@ -373,6 +405,7 @@ def world(
         spool=spool,
         journal=journal,
         resolver=resolver,
+        hosts=hosts,
         connector=receiver,
         shaper=shaper,
         bells=bells,
@@ -386,4 +419,6 @@ def world(
         limits=limits or Limits(linger_s=0.05, idle_s=0.05, dry_gap_s=0.01, round_gap_s=0.002),
         sts=sts,
     )
-    return World(ledger, journal, spool, resolver, receiver, shaper, bells, source, holds, ports)
+    return World(
+        ledger, journal, spool, resolver, hosts, receiver, shaper, bells, source, holds, ports
+    )

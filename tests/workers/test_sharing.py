@@ -181,7 +181,7 @@ async def test_a_lease_that_is_lost_withholds_the_dot_for_all() -> None:
         asked.append(number)
         return len(asked) > 1 and holds(number)
 
-    it.ports.lease.holds = once_lost  # type: ignore[method-assign, assignment]
+    it.ports.lease.holds = once_lost  # type: ignore[method-assign]
     await drained(it)
     assert it.receiver.delivered == []
     assert set(it.ledger.reasons.values()) == {WaitReason.RETURNED}

@@ -14,6 +14,7 @@ from mailcore.ports import (
     Clock,
     Connector,
     HoldSource,
+    HostMemory,
     Journal,
     Ledger,
     PolicySource,
@@ -56,7 +57,8 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class DeliverPorts:
     """Ports and facts of one delivery process. `draw` returns a float in [0, 1). Without `sts`
-    nobody's MTA-STS policy is asked for."""
+    nobody's MTA-STS policy is asked for. `own_names` and `own_listeners` are those of the node's
+    SMTP server."""
 
     policy: PolicySource
     holds: HoldSource
@@ -65,6 +67,7 @@ class DeliverPorts:
     spool: SpoolReader
     journal: Journal
     resolver: Resolver
+    hosts: HostMemory
     connector: Connector
     shaper: Shaper
     bells: Bells
@@ -77,3 +80,5 @@ class DeliverPorts:
     smtp_port: int
     limits: Limits = Limits()
     sts: StsSource | None = None
+    own_names: frozenset[str] = frozenset()
+    own_listeners: frozenset[tuple[str, int]] = frozenset()

@@ -134,20 +134,22 @@ class Session:
     async def _next_job(self, *, is_alone: bool) -> Job | None:
         """Return the next job; wait for it if nothing is under way."""
         feed, clock = self._feed, self._ports.clock
-        if not self._connection.is_usable or self._sent >= self._most_sent:
-            return None
-        if feed.closing or self._is_over:
+        if not self._takes_more():
             return None
         apart = self._is_apart
         job = feed.take_nowait(now=clock.monotonic(), apart=apart)
         if job is None and is_alone:
             idle_s = self._ports.limits.idle_s
             job = await feed.take(idle_s=idle_s, monotonic=clock.monotonic(), apart=apart)
-            if job is not None and not self._connection.is_usable:
+            if job is not None and not self._takes_more():
                 # The peer ended the session while it was idle.
                 self._put_back([job], counts=True)
                 return None
         return job
+
+    def _takes_more(self) -> bool:
+        is_open = self._connection.is_usable and self._sent < self._most_sent
+        return is_open and not (self._feed.closing or self._is_over)
 
     async def _may_begin(self, job: Job) -> bool:
         """Whether a job may go over this session now; one that may not has been dealt with."""

@@ -22,7 +22,7 @@ from mailcore.bells import DrainBell, Path
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass, Outcome, Scope, Verdict
 from mailcore.policy.model import PolicySnapshot
-from mailcore.ports import StoreUnavailable, TransportError
+from mailcore.ports import LoopsBack, StoreUnavailable, TransportError
 from mailcore.shaping.strategy import rate_of
 from workers.engines.claim import Claimer
 from workers.engines.context import DeliverPorts
@@ -361,10 +361,12 @@ class Dispatcher:
         if bearer is not None:
             now = self._ports.clock.now()
             stage, reply, row, session = error.stage, error.reply, bearer.row, error.session
-            outcome = put_off(
+            told = put_off(
                 feed, row, scope=error.scope, reply=reply, stage=stage, now=now, session=session
             )
-            self.outcome(outcome, row)
+            if isinstance(error, LoopsBack):
+                told = replace(told, verdict=Verdict.BOUNCED)
+            self.outcome(told, row)
         if not is_alone:
             self._back_off(feed, str(error.reply))
 

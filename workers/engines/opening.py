@@ -23,12 +23,12 @@ from mailcore.ports import (
     TransportError,
 )
 from mailcore.reply import SmtpReply
-from mailcore.routing.site import plan_hosts
 from mailcore.security import Level, Proof
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job
 from workers.engines.relaying import open_relay_session
 from workers.engines.security import NOT_OFFERED, Grounds, asked_of, demand_at, tested, wish_of
+from workers.engines.targets import Target, Targets, note_failure
 from workers.engines.told import Told
 
 MOST_ADDRESSES = 6
@@ -88,42 +88,50 @@ async def _first_that_works(
     """Return a session with the first host that gives one; note in `unmet` who failed a demand."""
     domain = job.row.recipient.domain
     wish = await wish_of(job, answer, ports=ports)
-    reply = SmtpReply.local(451, "4.4.4", f"no MX host of {domain} has an address")
-    error: TransportError = ConnectFailed(reply, scope=Scope.SITE, stage="dns")
+    error: TransportError | None = None
+    targets = Targets(feed, domain, answer, ports=ports)
     tried = 0
-    for host in plan_hosts(answer, ports.draw()):
-        demand = await demand_at(wish, host.name, ports=ports)
+    while tried < MOST_ADDRESSES and (target := await targets.next()) is not None:
+        demand = await demand_at(wish, target.host, ports=ports)
         if demand.refusal:
-            error = _refused(host.name, demand)
+            error = _refused(target.host, demand)
             unmet.append(error)
             continue
-        found = await ports.resolver.addresses(host.name)
-        for address in found.addresses:
-            if tried == MOST_ADDRESSES:
-                raise error
-            tried += 1
-            try:
-                return await _connect(feed, job, host.name, address, demand, ports=ports, told=told)
-            except TlsFailed as exc:
-                error = exc
-                if demand.is_strict:
-                    unmet.append(exc)
-            except TransportError as exc:
-                error = exc
-    raise error
+        tried += 1
+        try:
+            grounds = await _connect(feed, job, target, demand, ports=ports, told=told)
+        except TransportError as exc:
+            error = exc
+            if isinstance(exc, TlsFailed) and demand.is_strict:
+                unmet.append(exc)
+            await note_failure(feed, target, exc, ports=ports)
+        else:
+            await _note_alive(feed, target, grounds, ports=ports)
+            return grounds
+    raise error or targets.none_left()
+
+
+async def _note_alive(feed: Feed, target: Target, grounds: Grounds, *, ports: DeliverPorts) -> None:
+    """Forgive an address that was dead; whoever gives up meanwhile leaves no line open."""
+    if target.failures:
+        try:
+            await ports.hosts.note_alive(feed.source.address, target.address)
+        except BaseException:
+            await grounds.connection.close()
+            raise
 
 
 async def _connect(
     feed: Feed,
     job: Job,
-    host: str,
-    address: str,
+    target: Target,
     demand: TlsDemand,
     *,
     ports: DeliverPorts,
     told: Told,
 ) -> Grounds:
     """Try the ways that the demand leaves, the best first."""
+    host, address = target.host, target.address
     plain = Endpoint(
         host=host,
         address=address,
@@ -132,7 +140,7 @@ async def _connect(
         ehlo_name=_ehlo_name(feed, job),
         tls=TlsMode.NONE,
     )
-    ways = _ways(demand, host, told)
+    ways = _ways(demand, target, told)
     result = demand.result
     for number, way in enumerate(ways, 1):
         result = result or way.result
@@ -150,6 +158,7 @@ async def _connect(
             else:
                 # In clear rather than not at all; RFC 7435 calls it opportunistic security.
                 told.tls.note_broken(host, result)
+                await ports.hosts.note_broken_tls(host)
             continue
         fallback = ""
         is_plain = demand.level is Level.NONE
@@ -161,13 +170,17 @@ async def _connect(
     raise AssertionError("a demand leaves one way at least")
 
 
-def _ways(demand: TlsDemand, host: str, told: Told) -> list[_Way]:
+def _ways(demand: TlsDemand, target: Target, told: Told) -> list[_Way]:
     """Return the ways to speak to a host, the best first; each fails into the next."""
     if demand.level is Level.NONE:
         return [_Way(TlsMode.NONE)]
     strict = demand.level >= Level.ENCRYPTED
     tls = TlsMode.REQUIRED if strict else TlsMode.OPPORTUNISTIC
+    host = target.host
     broken = told.tls.broken(host)
+    if target.is_tls_broken and not broken:
+        # Another process of the node met it; which word it had is told there.
+        broken = TlsResult.VALIDATION_FAILURE.value
     if broken and not strict:
         return [_Way(TlsMode.NONE, result=broken)]
     ways = []

@@ -22,15 +22,17 @@ from mailcore.envelope import QueuedRow
 from mailcore.errors import PostfleetError, SubmissionRefused
 from mailcore.outcome import TlsNeed
 from mailcore.policy.lookup import (
+    dkim_keys_for,
     presented_domain,
     return_path_domain,
     shares_transactions,
     tls_mode_for,
 )
-from mailcore.policy.model import PolicySnapshot, TlsMode
+from mailcore.policy.model import DkimKey, Isp, PolicySnapshot, TlsMode
 from mailcore.ports import StoreUnavailable, WireMessage
 from mailcore.render.downgrade import to_7bit
 from mailcore.render.overrides import override_headers
+from mailcore.render.reencode import reencode
 from mailcore.reply import SmtpReply
 from mailcore.transaction import DsnRequest, DsnReturn, Notify
 from workers.engines.context import DeliverPorts
@@ -61,37 +63,30 @@ class Keyring:
 
     keys: dict[tuple[str, str, str], dkim.SigningKey] = field(default_factory=dict)
 
-    async def of_domain(
-        self, domain: str, *, policy: PolicySnapshot, ports: DeliverPorts
+    async def of_mail(
+        self, header_from: str, sender_id: int, *, policy: PolicySnapshot, ports: DeliverPorts
     ) -> Signers:
-        """Return the keys that sign for a From domain, or why one of them cannot."""
+        """Return the keys that sign a sender's mail From a domain, or why one of them cannot."""
         try:
-            return await self._keys(domain, policy=policy, ports=ports)
+            specs = dkim_keys_for(policy, sender_id=sender_id, header_from=header_from)
+            return [await self._key(spec, ports=ports) for spec in specs]
         except StoreUnavailable:
             raise
         except (PostfleetError, LookupError) as exc:
-            log.error("a DKIM key cannot be used", extra={"domain": domain, "reason": str(exc)})
-            text = f"a DKIM key of {domain} cannot be used: {exc}"
+            log.error(
+                "a DKIM key cannot be used", extra={"domain": header_from, "reason": str(exc)}
+            )
+            text = f"a DKIM key of {header_from} cannot be used: {exc}"
             return Unready(SmtpReply.local(451, "4.3.5", text), "sign")
 
-    async def _keys(
-        self, domain: str, *, policy: PolicySnapshot, ports: DeliverPorts
-    ) -> Sequence[dkim.SigningKey]:
-        found = policy.sending_domains.get(domain)
-        if found is None:
-            return ()
-        ring = []
-        for key_id in found.dkim_key_ids:
-            spec = policy.dkim_keys[key_id]
-            name = (spec.secret_ref, spec.domain, spec.selector)
-            key = self.keys.get(name)
-            if key is None:
-                pem = await ports.vault.open(spec.secret_ref)
-                private = dkim.parse_private_key(pem)
-                key = dkim.SigningKey(spec.domain, spec.selector, private)
-                self.keys[name] = key
-            ring.append(key)
-        return ring
+    async def _key(self, spec: DkimKey, *, ports: DeliverPorts) -> dkim.SigningKey:
+        name = (spec.secret_ref, spec.domain, spec.selector)
+        key = self.keys.get(name)
+        if key is None:
+            pem = await ports.vault.open(spec.secret_ref)
+            key = dkim.SigningKey(spec.domain, spec.selector, dkim.parse_private_key(pem))
+            self.keys[name] = key
+        return key
 
 
 async def prepare(
@@ -107,8 +102,8 @@ async def prepare(
     units, unit_of_row = _units(rows, policy)
     contents = await _contents(units, ports=ports)
     signers = {
-        domain: await keyring.of_domain(domain, policy=policy, ports=ports)
-        for domain in {row.header_from for row in units}
+        case: await keyring.of_mail(*case, policy=policy, ports=ports)
+        for case in {(row.header_from, row.sender_id) for row in units}
     }
     now = int(ports.clock.now().timestamp())
     loop = asyncio.get_running_loop()
@@ -195,7 +190,7 @@ def _build(
     contents: Sequence[bytes | None],
     policy: PolicySnapshot,
     node: str,
-    signers: Mapping[str, Signers],
+    signers: Mapping[tuple[str, int], Signers],
     token_ring: Mapping[int, bytes],
     now: int,
     in_7bit: bool,
@@ -205,15 +200,15 @@ def _build(
     header = node_policy.fbl_header if node_policy is not None else "X-Postfleet-Token"
     built: list[WireMessage | Unready] = []
     for row, content in zip(rows, contents, strict=True):
-        keys = signers[row.header_from]
+        keys = signers[row.header_from, row.sender_id]
         if content is None:
             built.append(NO_CONTENT)
         elif isinstance(keys, Unready):
             built.append(keys)
         else:
             try:
-                plain = to_7bit(content) if in_7bit else content
-                built.append(_wire(row, plain, keys, policy, header, token_ring, now))
+                shaped = _shaped(content, policy.isps.get(row.isp_id), in_7bit)
+                built.append(_wire(row, shaped, keys, policy, header, token_ring, now))
             except SubmissionRefused as exc:
                 text = f"the server takes no 8-bit content, and this must not be converted: {exc}"
                 built.append(Unready(SmtpReply.local(554, "5.6.3", text), "mail"))
@@ -223,6 +218,18 @@ def _build(
                 text = f"the message could not be made ready: {type(exc).__name__}"
                 built.append(Unready(SmtpReply.local(451, "4.3.0", text), "render"))
     return built
+
+
+def _shaped(content: bytes, isp: Isp | None, in_7bit: bool) -> bytes:
+    """Return the content in the ISP's encodings; in seven bits where the server takes no other."""
+    if isp is not None:
+        content = reencode(
+            content,
+            overall=isp.encoding_global,
+            html=isp.encoding_html,
+            text=isp.encoding_text,
+        )
+    return to_7bit(content) if in_7bit else content
 
 
 def _wire(
@@ -243,7 +250,7 @@ def _wire(
     if isp is not None:
         content = override_headers(content, add=isp.add_headers, delete=isp.delete_headers)
     whole = b"%s: %s\r\n%s" % (header.encode("ascii"), text.encode("ascii"), content)
-    signature = dkim.sign(whole, keys, now=now) if keys else b""
+    signature = dkim.sign(whole, keys, now=now, also=(header,)) if keys else b""
     return WireMessage(
         reverse_path=_reverse_path(row, text, policy),
         forward_paths=(str(row.recipient),),

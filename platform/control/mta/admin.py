@@ -117,6 +117,7 @@ class IspAdmin(Holdable, PolicyAdmin):
     fieldsets = (
         (None, {"fields": ("name", "mx_suffixes", "is_one_site")}),
         (_("Rules"), {"fields": ("strategy", "retry_rule")}),
+        (_("Content"), {"fields": ("encoding_global", "encoding_html", "encoding_text")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:

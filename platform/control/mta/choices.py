@@ -15,6 +15,18 @@ class KeyAlgorithm(models.TextChoices):
 
 
 class Encoding(models.TextChoices):
+    """For all texts of a message."""
+
+    AS_SUBMITTED = "as_submitted", _("As submitted")
+    QUOTED_PRINTABLE = "quoted-printable", _("Quoted-Printable")
+    BASE64 = "base64", _("Base64")
+    EIGHT_BIT = "8bit", _("8-bit")
+
+
+class KindEncoding(models.TextChoices):
+    """For one kind of text; the same values, of which one is about the other field."""
+
+    AS_SUBMITTED = "as_submitted", _("As the global one")
     QUOTED_PRINTABLE = "quoted-printable", _("Quoted-Printable")
     BASE64 = "base64", _("Base64")
     EIGHT_BIT = "8bit", _("8-bit")

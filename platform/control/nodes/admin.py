@@ -43,6 +43,8 @@ class NodeAdmin(Holdable, PolicyAdmin):
                     "uses_dane",
                     "uses_mta_sts",
                     "fbl_header",
+                    "admin_email",
+                    "logs_replies",
                 )
             },
         ),

@@ -64,7 +64,12 @@ def _relays(policy: PolicySnapshot) -> None:
 
 def _isps(policy: PolicySnapshot) -> None:
     owner: dict[tuple[str, str], int] = {}
+    tokens = {node.fbl_header.lower(): node.name for node in policy.nodes.values()}
     for isp in policy.isps.values():
+        for name in (*(name for name, _ in isp.add_headers), *isp.delete_headers):
+            if (node := tokens.get(name.lower())) is not None:
+                reason = f"{name} carries the message token on node {node}"
+                _refuse(f"ISP {isp.id}", "headers", reason)
         if isp.is_one_site and not isp.mx_suffixes:
             _refuse(f"ISP {isp.id}", "is_one_site", "one site needs an MX suffix to go by")
         for field, values in (("domains", isp.domains), ("mx_suffixes", isp.mx_suffixes)):

@@ -83,6 +83,8 @@ def _accounts() -> dict[int, model.Account]:
 
 def _senders() -> dict[int, model.Sender]:
     accounts = _through(Sender.accounts.through, "sender_id", "account_id")
+    signing = Sender.dkim_keys.through._default_manager.filter(dkimkey__is_active=True)
+    keys = _grouped(signing.order_by("dkimkey_id").values_list("sender_id", "dkimkey_id"))
     speeds: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for row in SenderIspStrategy.objects.order_by("isp_id"):
         speeds[row.sender_id].append((row.isp_id, row.strategy_id))
@@ -100,6 +102,7 @@ def _senders() -> dict[int, model.Sender]:
             isp_strategies=tuple(speeds[row.pk]),
             tls=model.TlsMode(row.tls),
             return_path_mode=model.ReturnPathMode(row.return_path_mode),
+            dkim_key_ids=tuple(keys[row.pk]),
         )
         for row in Sender.objects.filter(is_deleted=False).order_by("pk")
     }

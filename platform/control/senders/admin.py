@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from control.admin_base import PolicyAdmin, PolicyInline, VersionedForm, change_of
 from control.audit.choices import Action
+from control.domains.models import DkimKey
 from control.holdable import Holdable
 from control.senders import services
 from control.senders.choices import RelayAuth
@@ -56,7 +57,7 @@ class SenderAdmin(Holdable, PolicyAdmin):
     list_filter = ("is_deleted", "pool", "tls")
     list_select_related = ("pool", "strategy", "default_rule")
     search_fields = ("name",)
-    filter_horizontal = ("accounts",)
+    filter_horizontal = ("accounts", "dkim_keys")
     inlines = (SenderIspStrategyInline,)
     actions = ("hold", "delete_selected", "restore")
     fieldsets = (
@@ -79,6 +80,7 @@ class SenderAdmin(Holdable, PolicyAdmin):
                 )
             },
         ),
+        (_("DKIM"), {"fields": ("dkim_keys",)}),
     )
 
     def create_row(self, request: HttpRequest, obj: Any, form: Any) -> None:
@@ -98,6 +100,12 @@ class SenderAdmin(Holdable, PolicyAdmin):
         if password := form.cleaned_data.get("relay_password"):
             services.store_password(obj, password)
             change_of(request).note(Action.REPLACED, obj, after={"relay password": "set"})
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """A key is shown by its domain, which one query brings for all of them."""
+        if db_field.name == "dkim_keys":
+            kwargs["queryset"] = DkimKey.objects.select_related("sending_domain")
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     def remove_row(self, request: HttpRequest, obj: Any) -> None:
         """Mark it deleted: mail that is queued for it still names it."""

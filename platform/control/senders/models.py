@@ -125,6 +125,16 @@ class Sender(PolicyModel):
         help_text=_("DSN of failure and delay, where the relay offers it."),
     )
     relay_secret_ref = models.CharField(max_length=80, blank=True, editable=False)
+    dkim_keys = models.ManyToManyField(
+        "domains.DkimKey",
+        verbose_name=_("also sign with"),
+        blank=True,
+        related_name="senders",
+        help_text=_(
+            "DKIM keys that sign all mail of this sender, beside those of each message's From"
+            " domain: with a domain of your own, ISPs know the mail as yours too."
+        ),
+    )
     is_deleted = models.BooleanField(_("deleted"), default=False, editable=False)
 
     class Meta:

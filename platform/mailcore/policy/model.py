@@ -98,11 +98,15 @@ class DomainTlsLevel(Enum):
 
 
 class Encoding(Enum):
-    """The content transfer encoding an ISP is sent (reference §5)."""
+    """The content transfer encoding an ISP is sent (reference §5).
+
+    AS_SUBMITTED for HTML and text means: as the global one says.
+    """
 
     QUOTED_PRINTABLE = "quoted-printable"
     BASE64 = "base64"
     EIGHT_BIT = "8bit"
+    AS_SUBMITTED = "as_submitted"
 
 
 class RuleAction(Enum):
@@ -235,9 +239,9 @@ class Isp:
     is_one_site: bool = False
     add_headers: tuple[tuple[str, str], ...] = ()
     delete_headers: tuple[str, ...] = ()
-    encoding_global: Encoding = Encoding.QUOTED_PRINTABLE
-    encoding_html: Encoding = Encoding.QUOTED_PRINTABLE
-    encoding_text: Encoding = Encoding.QUOTED_PRINTABLE
+    encoding_global: Encoding = Encoding.AS_SUBMITTED
+    encoding_html: Encoding = Encoding.AS_SUBMITTED
+    encoding_text: Encoding = Encoding.AS_SUBMITTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +306,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """A delivery configuration."""
+    """A delivery configuration.
+
+    `dkim_key_ids` sign all its mail, beside the keys of each message's From domain.
+    """
 
     id: int
     name: str
@@ -316,6 +323,7 @@ class Sender:
     isp_strategies: tuple[tuple[int, int], ...] = ()
     tls: TlsMode = TlsMode.OPPORTUNISTIC
     return_path_mode: ReturnPathMode = ReturnPathMode.PER_RECIPIENT
+    dkim_key_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

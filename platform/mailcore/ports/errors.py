@@ -82,3 +82,7 @@ class Disconnected(TransportError):
 
 class Withheld(TransportError):
     """We stopped before the final dot, because our claim may no longer be ours."""
+
+
+class LoopsBack(TransportError):
+    """Whoever takes this domain's mail is we ourselves: no waiting helps, it bounces."""

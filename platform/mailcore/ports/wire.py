@@ -8,6 +8,7 @@ from typing import Protocol
 
 from mailcore.outcome import SessionInfo
 from mailcore.policy.model import TlsMode
+from mailcore.routing.hosts import KnownHosts
 from mailcore.routing.site import AddressAnswer, MxAnswer
 from mailcore.security import Proven, StsAnswer, TlsaAnswer, TlsDemand, TxtAnswer
 from mailcore.transaction import Credentials, RecipientReply, WireMessage
@@ -41,13 +42,38 @@ class StsSource(Protocol):
         ...
 
 
+class HostMemory(Protocol):
+    """What the processes of a node remember of hosts that failed them. Raises nothing.
+
+    It puts hosts in order and forbids none: what was forgotten or not told costs a try.
+    """
+
+    async def known(
+        self, source: str, *, hosts: Sequence[str], addresses: Sequence[str]
+    ) -> KnownHosts:
+        """Return what is remembered of hosts, and of addresses as reached from a source."""
+        ...
+
+    async def note_dead(self, source: str, address: str, *, failures: int) -> None:
+        """Remember that an address could not be reached, `failures` times in a row by now."""
+        ...
+
+    async def note_alive(self, source: str, address: str) -> None:
+        """Forget what was remembered of an address."""
+        ...
+
+    async def note_broken_tls(self, host: str) -> None:
+        """Remember that STARTTLS with a host failed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where and as whom to open a session.
 
     `credentials` are for a relay that wants to know us. `allows_chunking`: BDAT may be used where
-    it is offered. `is_implicit_tls`: TLS comes before the greeting. `demand` says how the server must show who it is once there is TLS; without one
-    nothing is asked.
+    it is offered. `is_implicit_tls`: TLS comes before the greeting. `demand` says how the server
+    must show who it is once there is TLS; without one nothing is asked.
     """
 
     host: str

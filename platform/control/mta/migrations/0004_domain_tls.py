@@ -10,7 +10,7 @@ import control.fields
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("mta", "0002_initial"),
+        ("mta", "0003_isp_encodings"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("nodes", "0003_spool_mark"),
+        ("nodes", "0004_help_texts"),
     ]
 
     operations = [
