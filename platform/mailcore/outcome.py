@@ -121,6 +121,7 @@ class SessionInfo:
     ehlo_name: str = ""
     tls_version: str = ""
     tls_cipher: str = ""
+    offers_dsn: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ def encode_outcome(outcome: Outcome) -> bytes:
             session.ehlo_name,
             session.tls_version,
             session.tls_cipher,
+            session.offers_dsn,
         ],
         outcome.dialogue_ms,
         outcome.after_dot,

@@ -1,6 +1,6 @@
 """What the SMTP listener is told by its environment.
 
-Gives    SmtpdSettings, load_smtpd
+Gives    SmtpdSettings, load_smtpd; read_smtpd_host for what needs no more
 Raises   SettingsError naming the variable and what is wrong with it
 """
 
@@ -67,6 +67,11 @@ def load_smtpd(environ: Mapping[str, str]) -> SmtpdSettings:
         memory_bytes=_count(environ, "SMTPD_MEMORY_BYTES", 256 * 2**20, 2**20, 2**40),
         shows_client=_flag(environ, "SMTPD_SHOW_CLIENT"),
     )
+
+
+def read_smtpd_host(environ: Mapping[str, str]) -> str:
+    """Return SMTPD_HOST alone: who we are in what we write, whether we listen or not."""
+    return _host(environ.get("SMTPD_HOST", ""))
 
 
 def _addresses(environ: Mapping[str, str], name: str) -> tuple[tuple[str, int], ...]:

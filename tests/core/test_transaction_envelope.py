@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailcore.outcome import Scope
+from mailcore.dsn import xtext
 from mailcore.transaction import (
     Dialogue,
     Done,
@@ -17,7 +18,6 @@ from mailcore.transaction import (
     Transaction,
     WireMessage,
 )
-from mailcore.transaction.commands import xtext
 from tests.support.dialogue import ONE_BY_ONE, hear, message, opened, text, verdicts
 
 ASKED = DsnRequest(

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mailcore import dkim, tokens
+from mailcore.dsn import DsnOrder, DsnRequest
 from mailcore.envelope import QueuedRow
 from mailcore.errors import PostfleetError, SubmissionRefused
 from mailcore.outcome import TlsNeed
@@ -194,7 +195,14 @@ def _wire(
         content=signature + whole,
         needs_8bit=not content.isascii(),
         needs_smtputf8=row.recipient.needs_smtputf8,
+        dsn=_dsn(row, policy) if row.dsn else None,
     )
+
+
+def _dsn(row: QueuedRow, policy: PolicySnapshot) -> DsnRequest | None:
+    """Return which reports the next server is asked for, as the client asked us."""
+    own = return_path_domain(policy, sender_id=row.sender_id, header_from=row.header_from)
+    return DsnOrder.parse(row.dsn).request(returns_to_us=bool(own))
 
 
 def _reverse_path(row: QueuedRow, token: str, policy: PolicySnapshot) -> str:
