@@ -260,7 +260,9 @@ def test_two_threads_of_a_process_do_not_apply_the_same_consumer(world: World) -
 
 
 def test_a_consumer_there_is_not_is_named(world: World) -> None:
-    with pytest.raises(LookupError, match="no consumer 'hooks'; there are statistics, stop_list, dsn"):
+    with pytest.raises(
+        LookupError, match="no consumer 'hooks'; there are statistics, stop_list, dsn"
+    ):
         apply("hooks", world.ports)
 
 

@@ -22,7 +22,7 @@ from email.utils import format_datetime
 from mailcore.dsn import DsnReturn, from_xtext, to_xtext_address
 from mailcore.errors import SubmissionRefused
 from mailcore.events import EventKind
-from mailcore.render.build import base64_lines, encode_body, quoted_printable, to_crlf
+from mailcore.render.build import encode_body, quoted_printable, to_crlf
 from mailcore.render.content import encode_text, split_content
 from mailcore.render.downgrade import to_7bit
 from mailcore.report.due import DAEMON, Report, ReportKind, Way, report_id
@@ -94,7 +94,7 @@ def _for_people(report: Report, host: str, words: str) -> bytes:
     if event.message_id_header:
         paragraphs.append(f"Message-ID: {_line(event.message_id_header)}")
     filled = (text if text.startswith("    ") else textwrap.fill(text, 72) for text in paragraphs)
-    encoding, data = encode_body(to_crlf("\n\n".join([*filled, ""]).encode()))
+    encoding, data = encode_body(to_crlf(("\n\n".join(filled) + "\n").encode()))
     charset = "us-ascii" if encoding == "7bit" else "utf-8"
     head = (
         f"Content-Type: text/plain; charset={charset}\r\n"
@@ -234,19 +234,14 @@ def _returned(report: Report, content: bytes | None) -> tuple[bytes, str]:
     wants_full = report.kind is ReportKind.FAILED and report.facts.order.returns is DsnReturn.FULL
     head = split_content(content)[0]
     if wants_full and len(content) <= MAX_RETURNED:
-        whole = _whole(content, is_ascii_head=head.isascii())
-        if whole:
+        try:
+            # A part of this type may not be encoded, so what is in it is.
+            whole = _part("message/rfc822", "7bit", to_7bit(content))
+        except SubmissionRefused:
+            pass  # signed in eight bits, or with addresses in UTF-8
+        else:
             return whole, "The message is returned below."
     return _headers(head), "The header of the message is returned below."
-
-
-def _whole(content: bytes, *, is_ascii_head: bool) -> bytes:
-    """Return the whole message as a part in seven bits, b"" if it cannot be one."""
-    try:
-        return _part("message/rfc822", "7bit", to_7bit(content))
-    except SubmissionRefused:
-        # A part of this type may not be encoded; the one for UTF-8 headers may.
-        return b"" if is_ascii_head else _part("message/global", "base64", base64_lines(content))
 
 
 def _headers(head: bytes) -> bytes:

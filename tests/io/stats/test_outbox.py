@@ -17,8 +17,8 @@ from mailio.stats import ClickhouseStatistics, open_statistics
 from mailio.stoplist import PgStopList
 from tests.io.ledger import world
 from tests.io.stats.world import NOON_MS, event
-from tests.support.stack import chdb_url
 from tests.support.reporting import reporter
+from tests.support.stack import chdb_url
 from workers.engines.apply_events import ApplyPorts, apply
 from workers.engines.roll_up import roll_up
 
