@@ -42,7 +42,8 @@ def encode_outcome(outcome: Outcome) -> bytes:
             session.ehlo_name,
             session.tls_version,
             session.tls_cipher,
-            session.offers_dsn,
+            # Last, and only where it says something: readers before it know six.
+            *((True,) if session.offers_dsn else ()),
         ],
         outcome.dialogue_ms,
         outcome.after_dot,
