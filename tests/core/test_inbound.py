@@ -9,16 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailcore import tokens
 from mailcore.classify.inbound import Correlation, InboundKind, read_inbound
 from mailcore.classify.replies import compile_patterns
 from mailcore.events import Event, EventKind, event_id, reference_name
 from mailcore.inbound import Facts, Fate, Told, facts_of, tell
 from mailcore.outcome import BounceClass, BounceType
 from mailcore.policy.model import BouncePattern, MailboxPurpose
+from mailcore.report import build_report, report_of, way_of
 from mailcore.stats import stop_entry
 from mailcore.stoplist import StopCause
 from tests.contract.make_golden import MESSAGE_ID
-from tests.core.reports import CORPUS, RING, expected, read, samples, shown
+from tests.core.reports import CORPUS, HEADER, RING, expected, read, samples, shown
+from tests.support import builders
+from tests.support.reporting import CONTENT, NOW
+from tests.support.reporting import event as owed
 
 GONE = BouncePattern(
     1, "gone", 0, BounceType.HARD, BounceClass.INVALID_RECIPIENT, r"^550.*(5\.1\.1|no such)", "", 1
@@ -186,3 +191,25 @@ def test_a_nodes_own_name_of_the_header_is_looked_for() -> None:
     octets = sample("02-redacted").replace(b"X-Postfleet-Token", b"X-Own")
     assert read_inbound(octets, ring=RING, headers=["X-Postfleet-Token"]).token is None
     assert read_inbound(octets, ring=RING, headers=["X-Postfleet-Token", "x-own"]).token is not None
+
+
+def test_a_report_of_our_own_in_a_mailbox_of_ours_is_about_no_message() -> None:
+    """Its own token stands in its header; read as that of a bounce, it would stop the sender."""
+    report = report_of(owed())
+    assert report is not None
+    way = way_of(report, builders.policy(), host="mx.sender.test")
+    assert way is not None
+    built = build_report(report, way, content=CONTENT, host="mx.sender.test", now=NOW)
+    token = tokens.sign(tokens.MessageToken(MESSAGE_ID, 0), ring=RING)
+    inbound = read(f"{HEADER}: {token}\r\n".encode() + built)
+    assert inbound.kind is InboundKind.BOUNCE
+    assert inbound.correlation is Correlation.NONE
+
+
+def test_what_was_known_of_the_message_is_told_with_a_late_bounce_so_that_it_can_be_reported() -> (
+    None
+):
+    facts = {(str(MESSAGE_ID), 0): replace(DELIVERED, dsn="S Pa@b.test C1.2.3.4")}
+    event = told("01-postfix-unknown", facts).event
+    assert event is not None
+    assert event.dsn == "S Pa@b.test C1.2.3.4"

@@ -47,6 +47,8 @@ from tests.support.services.dovecot import Dovecot
 UNPACKED = Path(__file__).resolve().parents[3] / "var" / "cache" / "packages" / "postfix"
 STRICT_DOMAIN = "mailbox.test"
 LATE_DOMAIN = "late.test"
+# As strict as the first, for tests that need a domain with an exchanger of their own.
+REFUSING_DOMAIN = "refusing.test"
 _QUEUE_OWNER, _QUEUE_GROUP = "uucp", "news"
 _ROOT = account("root")
 _QUEUES = (
@@ -81,7 +83,8 @@ default_transport = error:5.7.1 this server sends nothing to other hosts
 relayhost =
 smtpd_relay_restrictions = permit_auth_destination, reject
 smtpd_recipient_restrictions =
-    check_recipient_access inline:{{ {strict}=reject_unlisted_recipient }}
+    check_recipient_access inline:{{
+        {strict}=reject_unlisted_recipient, {refusing}=reject_unlisted_recipient }}
 smtpd_reject_unlisted_recipient = no
 smtpd_reject_unlisted_sender = no
 smtpd_client_connection_count_limit = 0
@@ -233,6 +236,7 @@ class Postfix:
             owner=_QUEUE_OWNER,
             group=_QUEUE_GROUP,
             strict=STRICT_DOMAIN,
+            refusing=REFUSING_DOMAIN,
             mail=self._dovecot.mail_directory,
             uid=self._dovecot.uid,
             gid=self._dovecot.gid,
