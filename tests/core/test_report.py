@@ -38,7 +38,7 @@ def built(of: Event, content: bytes | None = CONTENT) -> bytes:
 
 def parsed(octets: bytes) -> EmailMessage:
     """Return what Python makes of it; nothing in it may be odd to a strict reader."""
-    message = cast(EmailMessage, message_from_bytes(octets, policy=policy.default))
+    message = message_from_bytes(octets, policy=policy.default)
     for part in message.walk():
         assert not part.defects
     return message
