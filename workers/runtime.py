@@ -62,6 +62,7 @@ from workers.engines.sweep import CONTENT_GRACE_S, SpoolPorts, measure_disk, swe
 from workers.engines.upkeep import UpkeepPorts, check, expire, prune, reap, unpark
 from workers.mailboxes import open_poller
 from workers.policy_cache import PolicyCache
+from workers.reports import open_reporter
 
 WAIT_S = 5.0
 FOLLOW_S = 1.0
@@ -126,7 +127,8 @@ class EventProcess(PolicyProcess):
         statistics.migrate()
         outbox = PgOutbox(settings.database_url)
         stop_list = PgStopList(settings.database_url)
-        self._ports = ApplyPorts(outbox=outbox, statistics=statistics, stop_list=stop_list)
+        reporter = open_reporter(settings, self.policy, self.closing)
+        self._ports = ApplyPorts(outbox, statistics, stop_list, reporter)
         for adapter in (statistics, outbox, stop_list):
             self.closing(adapter.close)
 

@@ -153,6 +153,7 @@ class SessionInfo:
     tls_cipher: str = ""
     tls_policy: str = ""
     tls_result: str = ""
+    offers_dsn: bool = False
 
 
 @dataclass(frozen=True, slots=True)

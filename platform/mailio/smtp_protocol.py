@@ -259,6 +259,7 @@ class SmtpProtocol(asyncio.Protocol):
             ehlo_name=self._endpoint.ehlo_name,
             tls_version=(tls.version() or "") if tls is not None else "",
             tls_cipher=cipher[0] if cipher else "",
+            offers_dsn=self._dialogue.extensions.dsn,
         )
 
     # -- content

@@ -1,6 +1,7 @@
 """What the SMTP listener is told by its environment.
 
-Gives    SmtpdSettings, load_smtpd; read_ourselves, for who sends and must not send to us
+Gives    SmtpdSettings, load_smtpd; read_ourselves, for who sends and must not send to us;
+         read_smtpd_host for what needs no more
 Raises   SettingsError naming the variable and what is wrong with it
 """
 
@@ -77,6 +78,11 @@ def read_ourselves(
     listen = frozenset((*_addresses(environ, "SMTPD_LISTEN"), *_addresses(environ, TLS_LISTEN)))
     name = environ.get("SMTPD_HOST", "")
     return frozenset({_host(name)} if listen or name else ()), listen
+
+
+def read_smtpd_host(environ: Mapping[str, str]) -> str:
+    """Return SMTPD_HOST alone: who we are in what we write, whether we listen or not."""
+    return _host(environ.get("SMTPD_HOST", ""))
 
 
 def _addresses(environ: Mapping[str, str], name: str) -> tuple[tuple[str, int], ...]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from mailcore import bells, events, outcome, tokens
+from mailcore import bells, dsn, events, outcome, tokens
 from mailcore.bells import ApplyBell, DrainBell, RouteBell, UpkeepBell
 from mailcore.classify.inbound import InboundKind
 from mailcore.events import Event, EventKind, encode_lines, event_id, recipient_hash
@@ -39,6 +39,7 @@ from mailcore.outcome import (
 )
 from mailcore.policy import codec, model
 from mailcore.reply import EnhancedStatus, SmtpReply
+from mailcore.report import ReportKind
 from mailio.journal import FileJournal
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,6 +52,9 @@ Claim = tuple[int, int]
 
 # Every closed vocabulary whose values are stored or sent.
 VOCABULARIES: tuple[type[Enum], ...] = (
+    dsn.DsnReturn,
+    dsn.Notify,
+    ReportKind,
     outcome.Verdict,
     outcome.Scope,
     outcome.BounceType,
@@ -92,7 +96,7 @@ def policy_sample() -> model.PolicySnapshot:
     ]
     return model.PolicySnapshot(
         revision=REVISION,
-        accounts={1: model.Account(1, "Example", True, 1, 259200.0, 10485760, 1000)},
+        accounts={1: model.Account(1, "Example", True, 1, 259200.0, 10485760, 1000, False)},
         senders=dict(enumerate(_senders(), 1)),
         sending_domains={
             "example.com": model.SendingDomain(1, "example.com", (1, 2), "b.example.com", (1, 2))

@@ -17,10 +17,14 @@ from mailcore.events import Event, EventKind, event_id, reference_name
 from mailcore.inbound import Facts, Fate, Told, facts_of, tell
 from mailcore.outcome import BounceClass, BounceType
 from mailcore.policy.model import BouncePattern, MailboxPurpose
+from mailcore.report import build_report, report_of, way_of
 from mailcore.stats import stop_entry
 from mailcore.stoplist import StopCause
 from tests.contract.make_golden import MESSAGE_ID
-from tests.core.reports import CORPUS, RING, expected, read, samples, shown
+from tests.core.reports import CORPUS, HEADER, RING, expected, read, samples, shown
+from tests.support import builders
+from tests.support.reporting import CONTENT, NOW
+from tests.support.reporting import event as owed
 
 GONE = BouncePattern(
     1, "gone", 0, BounceType.HARD, BounceClass.INVALID_RECIPIENT, r"^550.*(5\.1\.1|no such)", "", 1
@@ -76,7 +80,6 @@ def test_a_bounce_that_comes_late_tells_the_class_and_keeps_what_was_known() -> 
     one = told("01-postfix-unknown")
     assert one.fate is Fate.TOLD
     (event,) = one.events
-    assert event is not None
     assert event.event_id == event_id(
         message_id=MESSAGE_ID, recipient_no=0, claim_no=0, kind=EventKind.LATE_BOUNCED
     )
@@ -103,14 +106,12 @@ def test_a_bounce_that_comes_late_tells_the_class_and_keeps_what_was_known() -> 
 
 def test_a_message_given_up_for_a_soft_cause_stops_nobody() -> None:
     (event,) = told("03-postfix-given-up").events
-    assert event is not None
     assert (event.bounce_type, event.bounce_class) == ("soft", "connection")
     assert stop_entry(event) is None
 
 
 def test_a_complaint_stops_the_address() -> None:
     (event,) = told("01-abuse").events
-    assert event is not None
     assert (event.kind, event.stage, event.reply) == ("complained", "arf", "abuse: BigLoop/1.0")
     entry = stop_entry(event)
     assert entry is not None
@@ -119,7 +120,6 @@ def test_a_complaint_stops_the_address() -> None:
 
 def test_an_answer_is_told_and_stops_nobody() -> None:
     (event,) = told("04-human-reply").events
-    assert event is not None
     assert (event.kind, event.reply, event.code) == ("replied", "Re: Spring", 0)
     assert stop_entry(event) is None
 
@@ -260,3 +260,24 @@ def test_a_nodes_own_name_of_the_header_is_looked_for() -> None:
     octets = sample("02-redacted").replace(b"X-Postfleet-Token", b"X-Own")
     assert read_inbound(octets, ring=RING, headers=["X-Postfleet-Token"]).token is None
     assert read_inbound(octets, ring=RING, headers=["X-Postfleet-Token", "x-own"]).token is not None
+
+
+def test_a_report_of_our_own_in_a_mailbox_of_ours_is_about_no_message() -> None:
+    """Its own token stands in its header; read as that of a bounce, it would stop the sender."""
+    report = report_of(owed())
+    assert report is not None
+    way = way_of(report, builders.policy(), host="mx.sender.test")
+    assert way is not None
+    built = build_report(report, way, content=CONTENT, host="mx.sender.test", now=NOW)
+    token = tokens.sign(tokens.MessageToken(MESSAGE_ID, 0), ring=RING)
+    inbound = read(f"{HEADER}: {token}\r\n".encode() + built)
+    assert inbound.kind is InboundKind.BOUNCE
+    assert inbound.correlation is Correlation.NONE
+
+
+def test_what_was_known_of_the_message_is_told_with_a_late_bounce_so_that_it_can_be_reported() -> (
+    None
+):
+    facts = {(str(MESSAGE_ID), 0): replace(DELIVERED, dsn="S Pa@b.test C1.2.3.4")}
+    (event,) = told("01-postfix-unknown", facts).events
+    assert event.dsn == "S Pa@b.test C1.2.3.4"

@@ -43,7 +43,7 @@ outcomes = st.builds(
         st.booleans(),
     ),
     stage=st.sampled_from(["connect", "rcpt", "dot"]),
-    session=st.builds(SessionInfo, *[st.text(max_size=20)] * 6),
+    session=st.builds(SessionInfo, *[st.text(max_size=20)] * 6, st.booleans()),
     dialogue_ms=st.integers(0, 10**9),
     after_dot=st.booleans(),
 )

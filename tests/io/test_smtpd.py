@@ -6,6 +6,7 @@ import smtplib
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 
 import pytest
@@ -186,6 +187,26 @@ def test_a_stop_listed_recipient_is_accepted_then_stopped(house: House, server: 
     )
     assert send(server.port, MESSAGE, "a@example.com", "b@example.com")[0] == 250
     assert [row[0] for row in house.accepted()] == ["b@example.com"]
+
+
+def test_what_a_client_asks_to_be_told_is_kept_with_each_row(
+    house: House, server: Listening
+) -> None:
+    with smtplib.SMTP("127.0.0.1", server.port, timeout=10) as client:
+        client.ehlo()
+        assert client.has_extn("dsn")
+        client.mail("news@shop.test", ["RET=FULL", "ENVID=QQ+2B1"])
+        client.rcpt("a@example.com", ["NOTIFY=SUCCESS,DELAY", "ORCPT=rfc822;x@example.com"])
+        client.rcpt("b@example.com")
+        assert client.data(MESSAGE)[0] == 250
+        later = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+        send_at = f"X-Postfleet-Send-At: {later.isoformat()}\r\n".encode()
+        client.sendmail("news@shop.test", ["c@example.com"], send_at + MESSAGE)
+    assert house.query("SELECT recipient, dsn FROM ledger_row ORDER BY id") == [
+        ("a@example.com", "S RF Nsd EQQ+2B1 Orfc822;x@example.com"),
+        ("b@example.com", "S RF EQQ+2B1"),
+        ("c@example.com", f"S T{round(later.timestamp() * 1000)}"),
+    ]
 
 
 def test_the_same_key_queues_one_message_and_another_message_is_refused(

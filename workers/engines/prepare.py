@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mailcore import dkim, tokens
+from mailcore.dsn import DsnOrder, DsnRequest, DsnReturn, Notify
 from mailcore.envelope import QueuedRow
 from mailcore.errors import PostfleetError, SubmissionRefused
 from mailcore.outcome import TlsNeed
@@ -34,7 +35,6 @@ from mailcore.render.downgrade import to_7bit
 from mailcore.render.overrides import override_headers
 from mailcore.render.reencode import reencode
 from mailcore.reply import SmtpReply
-from mailcore.transaction import DsnRequest, DsnReturn, Notify
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job
 
@@ -148,7 +148,7 @@ def _addressed(built: WireMessage | Unready, row: QueuedRow) -> WireMessage | Un
     if isinstance(built, Unready):
         return built
     dsn = built.dsn
-    if dsn is not None:
+    if dsn is not None and dsn.original_recipients:
         dsn = replace(dsn, original_recipients=(str(row.recipient),))
     return replace(built, forward_paths=(str(row.recipient),), dsn=dsn)
 
@@ -168,6 +168,7 @@ def share_key(row: QueuedRow, policy: PolicySnapshot) -> tuple[object, ...] | No
         row.header_from,
         row.reverse_path,
         row.recipient.needs_smtputf8,
+        row.dsn,
     )
 
 
@@ -263,16 +264,18 @@ def _wire(
 
 
 def _dsn(row: QueuedRow, policy: PolicySnapshot) -> DsnRequest | None:
-    """Return which reports are asked for: of a relay those that tell us what it could not do."""
+    """Return which reports the next server is asked for: those the client asked us for, and of a
+    relay those that tell us what it could not do."""
+    request = None
+    if row.dsn:
+        own = return_path_domain(policy, sender_id=row.sender_id, header_from=row.header_from)
+        request = DsnOrder.parse(row.dsn).request(returns_to_us=bool(own))
     relay = policy.relays.get(row.sender_id)
     if relay is None or not relay.asks_reports or row.reverse_path.is_null:
-        return None
-    return DsnRequest(
-        envid=row.message_id.hex,
-        returns=DsnReturn.HEADERS,
-        notify=frozenset({Notify.FAILURE, Notify.DELAY}),
-        original_recipients=(str(row.recipient),),
-    )
+        return request
+    request = request or DsnRequest(envid=row.message_id.hex, returns=DsnReturn.HEADERS)
+    wanted = (request.notify - {Notify.NEVER}) | {Notify.FAILURE, Notify.DELAY}
+    return replace(request, notify=wanted, original_recipients=(str(row.recipient),))
 
 
 def _reverse_path(row: QueuedRow, token: str, policy: PolicySnapshot) -> str:

@@ -45,7 +45,7 @@ RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 5.0
 # A bell for the statistics a second is enough: the consumer reads all there is.
 APPLY_BELL_S = 1.0
-CONSUMERS = ("statistics", "stop_list")
+CONSUMERS = ("statistics", "stop_list", "dsn")
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from django.db import models
 
+from control.accounts.choices import ReportsByMail
 from control.accounts.models import Account
 from control.domains.models import DkimKey, SendingDomain
 from control.mailboxes.models import Mailbox
@@ -76,6 +77,7 @@ def _accounts() -> dict[int, model.Account]:
             lifetime_s=float(row.lifetime_s),
             max_message_bytes=row.max_message_bytes,
             max_recipients=row.max_recipients,
+            mails_reports=row.reports_by_mail == ReportsByMail.DSN,
         )
         for row in Account.objects.order_by("pk")
     }

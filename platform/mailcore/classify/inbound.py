@@ -20,7 +20,14 @@ from enum import Enum
 from mailcore import tokens
 from mailcore.classify.arf import Feedback, FeedbackKind, parse_arf
 from mailcore.classify.dsn import Dsn, DsnAction, DsnRecipient, parse_dsn
-from mailcore.classify.mime import DEFAULT_LIMITS, Limits, Part, decoded_words, read_part
+from mailcore.classify.mime import (
+    DEFAULT_LIMITS,
+    Limits,
+    Part,
+    decoded_words,
+    header_block,
+    read_part,
+)
 from mailcore.classify.prose import first_text, is_from_daemon
 from mailcore.errors import TokenError
 from mailcore.policy.model import MailboxPurpose
@@ -211,13 +218,16 @@ def _candidates(
     for value in message.get_all(*_RECIPIENT_FIELDS):
         for found in _RETURN_PATH.findall(value):
             yield Correlation.RETURN_PATH, found.lower()
+    # A report of our own to a sender carries a token too: its own, not that of what it is about.
+    is_report = message.media_type == "multipart/report"
     for part in message.walk():
-        for value in part.get_all(*headers):
-            for found in _BARE.findall(value):
-                yield Correlation.RETURNED, found.lower()
+        if part is not message or not is_report:
+            for value in part.get_all(*headers):
+                for found in _BARE.findall(value):
+                    yield Correlation.RETURNED, found.lower()
         if not part.parts:
             yield from _within(part.body, headers)
-    yield from _within(octets, headers)
+    yield from _within(octets[header_block(octets, 0)[1] :] if is_report else octets, headers)
 
 
 def _within(octets: bytes, headers: Collection[str]) -> Iterator[tuple[Correlation, str]]:

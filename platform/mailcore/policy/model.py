@@ -360,7 +360,10 @@ class SendingDomain:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A company that sends. `lifetime_s` is how long a message may be tried."""
+    """A company that sends. `lifetime_s` is how long a message may be tried.
+
+    `mails_reports`: who sends by SMTP is told of failures by mail (RFC 3464), beside events.
+    """
 
     id: int
     name: str
@@ -369,6 +372,7 @@ class Account:
     lifetime_s: float
     max_message_bytes: int
     max_recipients: int
+    mails_reports: bool = True
 
 
 @dataclass(frozen=True, slots=True)

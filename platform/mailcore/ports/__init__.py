@@ -28,9 +28,11 @@ from mailcore.ports.errors import TimedOut as TimedOut
 from mailcore.ports.errors import TlsFailed as TlsFailed
 from mailcore.ports.errors import TransportError as TransportError
 from mailcore.ports.errors import Withheld as Withheld
+from mailcore.ports.happened import KeyedMail as KeyedMail
 from mailcore.ports.happened import Outbox as Outbox
 from mailcore.ports.happened import OutboxBatch as OutboxBatch
 from mailcore.ports.happened import OutboxCursor as OutboxCursor
+from mailcore.ports.happened import ReportDoor as ReportDoor
 from mailcore.ports.happened import Statistics as Statistics
 from mailcore.ports.happened import StopLists as StopLists
 from mailcore.ports.inbound import InboundLedger as InboundLedger

@@ -61,12 +61,16 @@ _ONCE = frozenset({"message-id", "in-reply-to", "references"})
 
 @dataclass(frozen=True, slots=True)
 class OfferedRecipient:
-    """One recipient as written. `address` is None where `fault` says why it is none."""
+    """One recipient as written. `address` is None where `fault` says why it is none.
+
+    `dsn` is the text of the reports it is asked for (`dsn.DsnOrder`); "" for none at all.
+    """
 
     pointer: str
     text: str
     address: ForwardPath | None
     fault: str = ""
+    dsn: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ def _recipients(
             detail = f"the address stands in the message already, as recipient {before}"
             rejected.append(Rejected(number, str(address), "duplicate", detail))
         else:
-            kept.append(Recipient(number, address))
+            kept.append(Recipient(number, address, recipient.dsn))
     if not kept:
         pointers = [recipient.pointer for recipient in offer.recipients]
         problems += [Problem(pointers[r.number], r.code, r.detail) for r in rejected[:100]]

@@ -49,6 +49,8 @@ from tests.support.services.jail import LOGIN_DOMAIN, OPEN_DOMAIN, TLS_DOMAIN, S
 UNPACKED = Path(__file__).resolve().parents[3] / "var" / "cache" / "packages" / "postfix"
 STRICT_DOMAIN = "mailbox.test"
 LATE_DOMAIN = "late.test"
+# As strict as the first, for tests that need a domain with an exchanger of their own.
+REFUSING_DOMAIN = "refusing.test"
 _QUEUE_OWNER, _QUEUE_GROUP = "uucp", "news"
 _ROOT = account("root")
 _QUEUES = (
@@ -83,7 +85,8 @@ default_transport = error:5.7.1 this server sends nothing to other hosts
 relayhost =
 smtpd_relay_restrictions = permit_auth_destination, reject
 smtpd_recipient_restrictions =
-    check_recipient_access inline:{{ {strict}=reject_unlisted_recipient }}
+    check_recipient_access inline:{{
+        {strict}=reject_unlisted_recipient, {refusing}=reject_unlisted_recipient }}
 smtpd_reject_unlisted_recipient = no
 smtpd_reject_unlisted_sender = no
 smtpd_client_connection_count_limit = 0
@@ -268,6 +271,7 @@ class Postfix:
             owner=_QUEUE_OWNER,
             group=_QUEUE_GROUP,
             strict=STRICT_DOMAIN,
+            refusing=REFUSING_DOMAIN,
             mail=self._dovecot.mail_directory,
             uid=self._dovecot.uid,
             gid=self._dovecot.gid,

@@ -6,5 +6,5 @@ from mailio.ledger import schema
 
 
 class Migration(migrations.Migration):
-    dependencies = [("queue", "0006_hold")]
+    dependencies = [("queue", "0007_dsn")]
     operations = [migrations.RunSQL(schema.sql("0008"), migrations.RunSQL.noop)]
