@@ -7,17 +7,18 @@ Raises: what a piece of work raises, when all lanes have come to their end.
 Follows: subprocess: the commands stay in our process group, so a Ctrl-C of the terminal reaches
     them without us.
 
-The first lane takes from the front of the list and the second from its back. So put what is wanted
-early in front, what waits more than it works at the back, and the two run beside each other.
+The first lane takes from the front of the list and the second from its back. What is wanted early
+stands in front, what waits more than it works at the back, and so the two run beside each other.
 """
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TypeVar
@@ -41,21 +42,20 @@ class Lanes:
         self._is_over = False
 
     def run(self, work: Callable[[str], T]) -> list[T]:
-        """Do the work for each name; return what came of it, in the order of the names."""
+        """Do the work for each name; return what came of it, in the order of the names, without
+        those that were never begun because of an end."""
         done: dict[str, T] = {}
-        if self.count == 1:
-            self._run_lane(0, work, done)
-        else:
-            with ThreadPoolExecutor(self.count) as pool:
-                lanes = [
-                    pool.submit(self._run_lane, number, work, done) for number in range(self.count)
-                ]
-                try:
-                    for lane in lanes:
-                        lane.result()
-                except BaseException:
-                    self.end()
-                    raise
+        with ThreadPoolExecutor(self.count) as pool:
+            lanes = [pool.submit(self._run_lane, n, work, done) for n in range(self.count)]
+            try:
+                for lane in lanes:
+                    lane.result()
+            except KeyboardInterrupt:
+                self.end(is_known=True)
+                raise
+            except BaseException:
+                self.end()
+                raise
         return [done[name] for name in self._names if name in done]
 
     def call(
@@ -73,29 +73,26 @@ class Lanes:
             said = None if out is None else subprocess.STDOUT
             process = subprocess.Popen(command, cwd=cwd, env=env, stdout=out, stderr=said)
             self._running.append(process)
-        try:
-            return process.wait()
-        except BaseException:
-            self.end()
-            raise
-        finally:
-            with self._lock:
-                self._running.remove(process)
+        code = process.wait()
+        with self._lock:
+            self._running.remove(process)
+        return code
 
-    def end(self, grace_s: float = GRACE_S) -> None:
-        """End all: those who heard the Ctrl-C too may finish; others are asked, then killed."""
+    def end(self, *, is_known: bool = False) -> None:
+        """End all that runs and begin nothing more: ask as Ctrl-C does, unless the terminal has
+        (`is_known`), for a second time cuts their clearing up short; then insist."""
         with self._lock:
             self._is_over = True
             self._waiting.clear()
             running = tuple(self._running)
         try:
-            _wait(running, grace_s)
-            for process in running:
-                process.terminate()
-            _wait(running, grace_s / 3)
+            if not is_known:
+                _send(signal.SIGINT, running)
+            _wait(running, GRACE_S)
+            _send(signal.SIGTERM, running)
+            _wait(running, GRACE_S / 3)
         finally:
-            for process in running:
-                process.kill()
+            _send(signal.SIGKILL, running)
 
     def _run_lane(self, number: int, work: Callable[[str], T], done: dict[str, T]) -> None:
         take = self._waiting.pop if number % 2 else self._waiting.popleft
@@ -107,7 +104,12 @@ class Lanes:
             done[name] = work(name)
 
 
-def _wait(running: Sequence[subprocess.Popen[bytes]], within_s: float) -> None:
+def _send(number: signal.Signals, running: Iterable[subprocess.Popen[bytes]]) -> None:
+    for process in running:
+        process.send_signal(number)  # to nobody, if it has ended
+
+
+def _wait(running: Iterable[subprocess.Popen[bytes]], within_s: float) -> None:
     until = time.monotonic() + within_s
     for process in running:
         try:

@@ -188,9 +188,9 @@ def count_lanes(environ: Mapping[str, str]) -> int:
     return int(asked) if asked.isdecimal() else min(LANES, len(os.sched_getaffinity(0)))
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Take a SIGTERM for a Ctrl-C, which ends the suites under way."""
-    raise KeyboardInterrupt
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End in order at a SIGTERM: the suites under way are ended too."""
+    sys.exit(128 + number)
 
 
 def main(arguments: list[str]) -> int:
@@ -201,7 +201,7 @@ def main(arguments: list[str]) -> int:
         print(exc, file=sys.stderr)
         return 2
     REPORTS.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _leave)
     lanes = Lanes(wanted, count_lanes(os.environ))
     try:
         results = lanes.run(functools.partial(run_suite, lanes=lanes))
