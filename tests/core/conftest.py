@@ -1,5 +1,6 @@
 """Property tests run untraced: the tracer doubles their time, and the bar of branch coverage is for
-the tests that name what they reach."""
+the tests that name what they reach. They have no deadline but pytest's: on a busy machine an
+example that takes a millisecond takes a second now and then."""
 
 from __future__ import annotations
 
@@ -7,7 +8,10 @@ import sys
 from collections.abc import Generator
 
 import pytest
-from hypothesis import is_hypothesis_test
+from hypothesis import HealthCheck, is_hypothesis_test, settings
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.hookimpl(wrapper=True)
