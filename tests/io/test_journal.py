@@ -201,7 +201,7 @@ def test_the_thread_syncs_what_was_written(tmp_path: Path, monkeypatch: pytest.M
     journal.start()
     journal.start()
     journal.dot(1, 1)
-    assert synced.wait(10)
+    assert synced.wait(60)
     journal.stop()
     journal.stop()
     assert left(journal.path).dots == [(1, 1)]

@@ -96,6 +96,21 @@ class _Udp(asyncio.DatagramProtocol):
             self.transport.sendto(answer, addr)
 
 
+def _on_one_port() -> tuple[socket.socket, socket.socket]:
+    """Bind TCP and UDP; a port that is free for one may be another program's for the other."""
+    while True:
+        by_tcp = socket.create_server(("127.0.0.1", 0))
+        by_udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        by_udp.setblocking(False)
+        try:
+            by_udp.bind(by_tcp.getsockname())
+        except OSError:
+            by_tcp.close()
+            by_udp.close()
+        else:
+            return by_tcp, by_udp
+
+
 @contextlib.asynccontextmanager
 async def answering(server: NameServer) -> AsyncIterator[NameServer]:
     """Serve on one free port of 127.0.0.1 over UDP and TCP."""
@@ -109,11 +124,9 @@ async def answering(server: NameServer) -> AsyncIterator[NameServer]:
                 await writer.drain()
         writer.close()
 
-    tcp = await asyncio.start_server(serve, "127.0.0.1", 0)
-    server.port = tcp.sockets[0].getsockname()[1]
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setblocking(False)
-    sock.bind(("127.0.0.1", server.port))
+    listener, sock = _on_one_port()
+    server.port = sock.getsockname()[1]
+    tcp = await asyncio.start_server(serve, sock=listener)
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(lambda: _Udp(server), sock=sock)
     try:

@@ -268,7 +268,7 @@ class Listening:
 class Wire:
     """A client that sends what it is told."""
 
-    def __init__(self, port: int, *, timeout_s: float = 10.0, receive_bytes: int = 0) -> None:
+    def __init__(self, port: int, *, timeout_s: float = 60.0, receive_bytes: int = 0) -> None:
         self._socket = socket.socket()
         self._socket.settimeout(timeout_s)
         if receive_bytes:

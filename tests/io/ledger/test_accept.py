@@ -174,7 +174,7 @@ def test_eight_threads_with_one_key_are_one_submission(dsn: str) -> None:
     start = threading.Barrier(8)
 
     def submit(number: int, round_no: int) -> AcceptStatus:
-        start.wait(10)
+        start.wait(60)
         own = message(key=key(f"k{round_no}", f"answer of {number}"))
         beside = message(key=key(f"own-{round_no}-{number}", "x"))
         result = accept(sides[number], own, beside)
@@ -224,7 +224,7 @@ def test_an_accept_that_is_still_under_way_is_waited_for(dsn: str) -> None:
             cursor.execute("SELECT 1 FROM ledger_lane FOR UPDATE")
         line.break_after_request()
         future = thread.submit(accept, side, message("a@x.test"))
-        assert line.was_broken.wait(5)
+        assert line.was_broken.wait(60)
         waiting = 0
         while waiting < 2:  # the first try at the lane, the second at the first's batch id
             waiting = query(
