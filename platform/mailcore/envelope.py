@@ -42,14 +42,10 @@ class ContentRef:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """One forward-path of a submission. `number` is its place in it, from 0.
-
-    `dsn` is the text of its `dsn.DsnOrder` where the message came by SMTP, else "".
-    """
+    """One forward-path of a submission. `number` is its place in it, from 0."""
 
     number: int
     address: ForwardPath
-    dsn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +77,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class QueuedRow:
-    """A ledger row as a claim returns it: one recipient owed a result. `dsn` as in Recipient."""
+    """A ledger row as a claim returns it: one recipient owed a result."""
 
     id: int
     lane_id: int
@@ -109,4 +105,3 @@ class QueuedRow:
     pinned_source_id: int | None
     custom: str
     last_reply: str = ""
-    dsn: str = ""

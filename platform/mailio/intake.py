@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from mailcore.dsn import facts_text
 from mailcore.envelope import ContentRef, Recipient
 from mailcore.events import Event, EventKind, encode_lines, event_id, recipient_hash
 from mailcore.ports import SpoolWriter
@@ -170,7 +169,7 @@ class Intake:
         now_ms = self._clock.now_ms()
 
         def events(taken: Sequence[AcceptMessage]) -> EventBody:
-            told = [e for m in taken for e in _events(by_id[m.message_id], m.content, now_ms)]
+            told = [event for m in taken for event in _events(by_id[m.message_id], now_ms)]
             return EventBody(encode_lines(told), len(told))
 
         fates = self._acceptor.accept(AcceptBatch(messages, events)).messages
@@ -253,7 +252,7 @@ def _message(draft: _Draft, ref: ContentRef, key: IdempotencyKey | None) -> Acce
         header_from=submission.header_from,
         reverse_path=str(submission.reverse_path),
         content=ref,
-        recipients=tuple(_row(recipient, draft) for recipient in draft.kept),
+        recipients=tuple(_row(recipient, draft.routes) for recipient in draft.kept),
         lifetime_s=draft.plan.lifetime_s,
         campaign_id=draft.campaign_id,
         tls_need=submission.tls_need,
@@ -265,23 +264,11 @@ def _message(draft: _Draft, ref: ContentRef, key: IdempotencyKey | None) -> Acce
     )
 
 
-def _route(domain: str, draft: _Draft) -> KnownRoute:
-    site = draft.plan.sites.get(domain)
-    if site is not None:
-        return KnownRoute(site.name, site.isp_id)
-    return draft.routes.get(domain, _NOT_ROUTED)
-
-
-def _row(recipient: Recipient, draft: _Draft) -> AcceptRecipient:
+def _row(recipient: Recipient, routes: dict[str, KnownRoute]) -> AcceptRecipient:
     domain = recipient.address.domain
-    route = _route(domain, draft)
+    route = routes.get(domain, _NOT_ROUTED)
     return AcceptRecipient(
-        recipient.number,
-        str(recipient.address),
-        domain,
-        route.site,
-        route.isp_id,
-        recipient.dsn,
+        recipient.number, str(recipient.address), domain, route.site, route.isp_id
     )
 
 
@@ -305,21 +292,27 @@ def _receipt(draft: _Draft) -> Receipt:
 # ── events ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _events(draft: _Draft, ref: ContentRef, now_ms: int) -> Iterable[Event]:
+def _events(draft: _Draft, now_ms: int) -> Iterable[Event]:
     for recipient in draft.kept:
         yield _event(draft, EventKind.ACCEPTED, recipient, now_ms)
     for recipient, stop in draft.stopped:
         yield _event(draft, EventKind.ACCEPTED, recipient, now_ms)
-        stopped = _event(draft, EventKind.STOPPED, recipient, now_ms)
-        dsn = _dsn(draft, recipient, ref)
-        yield replace(stopped, rule=stop.reason, reply=stop.detail, dsn=dsn)
+        yield _event(draft, EventKind.STOPPED, recipient, now_ms, rule=stop.reason, why=stop.detail)
     for rejected in draft.plan.rejected:
         yield _rejected_event(draft, rejected, now_ms)
 
 
-def _event(draft: _Draft, kind: EventKind, recipient: Recipient, now_ms: int) -> Event:
+def _event(
+    draft: _Draft,
+    kind: EventKind,
+    recipient: Recipient,
+    now_ms: int,
+    *,
+    rule: str = "",
+    why: str = "",
+) -> Event:
     submission, address = draft.plan.submission, recipient.address
-    route = _route(address.domain, draft)
+    route = draft.routes.get(address.domain, _NOT_ROUTED)
     return Event(
         event_id=event_id(
             message_id=submission.message_id,
@@ -345,19 +338,12 @@ def _event(draft: _Draft, kind: EventKind, recipient: Recipient, now_ms: int) ->
         header_from=submission.header_from,
         message_id_header=submission.message_id_header,
         accepted_ms=now_ms,
+        rule=rule,
+        reply=why,
         size_bytes=len(submission.content),
         policy_revision=draft.plan.policy_revision,
         custom=draft.custom,
     )
-
-
-def _dsn(draft: _Draft, recipient: Recipient, ref: ContentRef) -> str:
-    """Return what a report of a recipient needs who is stopped at the door."""
-    reverse_path = draft.plan.submission.reverse_path
-    if not recipient.dsn or reverse_path.is_null:
-        return ""
-    path = str(reverse_path)
-    return facts_text(recipient.dsn, reverse_path=path, content=ref, is_local=True)
 
 
 def _rejected_event(draft: _Draft, rejected: Rejected, now_ms: int) -> Event:

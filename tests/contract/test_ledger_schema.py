@@ -36,7 +36,6 @@ TABLES = {
     "spool_node",
     "spool_sample",
     "stop_entry",
-    "sts_policy",
 }
 
 

@@ -241,7 +241,8 @@ class Reception:
         if self._is_tls and not self._login.is_authenticated:
             lines.append(f"AUTH {' '.join(MECHANISMS)}")
         lines += ["ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8", "CHUNKING"]
-        lines += ["DSN"] * self._limits.offers_dsn + ["REQUIRETLS"] * self._is_tls
+        if self._limits.offers_dsn:
+            lines.append("DSN")
         self._answers.say(replies.ehlo_octets(lines))
 
     def _helo_command(self, argument: str) -> None:
@@ -329,7 +330,7 @@ class Reception:
 
     @property
     def _offered(self) -> Offered:
-        return Offered(self._is_extended, self._limits.offers_dsn, self._is_tls)
+        return Offered(self._is_extended, self._limits.offers_dsn)
 
     def _data_command(self, argument: str) -> None:
         self._transaction.begin_data()

@@ -206,7 +206,6 @@ class Transaction:
             needs_smtputf8=self._mail.needs_smtputf8,
             ret=self._mail.ret,
             envid=self._mail.envid,
-            requires_tls=self._mail.requires_tls,
         )
 
     @property
