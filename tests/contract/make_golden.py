@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from mailcore import bells, events, outcome, tokens
+from mailcore import bells, dsn, events, outcome, tokens
 from mailcore.bells import ApplyBell, DrainBell, RouteBell, UpkeepBell
 from mailcore.classify.inbound import InboundKind
 from mailcore.events import Event, EventKind, encode_lines, event_id, recipient_hash
@@ -39,6 +39,7 @@ from mailcore.outcome import (
 )
 from mailcore.policy import codec, model
 from mailcore.reply import EnhancedStatus, SmtpReply
+from mailcore.report import ReportKind
 from mailio.journal import FileJournal
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,12 +52,17 @@ Claim = tuple[int, int]
 
 # Every closed vocabulary whose values are stored or sent.
 VOCABULARIES: tuple[type[Enum], ...] = (
+    dsn.DsnReturn,
+    dsn.Notify,
+    ReportKind,
     outcome.Verdict,
     outcome.Scope,
     outcome.BounceType,
     outcome.BounceClass,
     outcome.MailClass,
     outcome.TlsNeed,
+    outcome.TlsPolicy,
+    outcome.TlsResult,
     outcome.RowState,
     outcome.WaitReason,
     EventKind,
@@ -65,6 +71,7 @@ VOCABULARIES: tuple[type[Enum], ...] = (
     model.HeloMode,
     model.DomainType,
     model.TlsMode,
+    model.DomainTlsLevel,
     model.Encoding,
     model.RuleAction,
     model.UnknownAction,
@@ -89,7 +96,7 @@ def policy_sample() -> model.PolicySnapshot:
     ]
     return model.PolicySnapshot(
         revision=REVISION,
-        accounts={1: model.Account(1, "Example", True, 1, 259200.0, 10485760, 1000)},
+        accounts={1: model.Account(1, "Example", True, 1, 259200.0, 10485760, 1000, False)},
         senders=dict(enumerate(_senders(), 1)),
         sending_domains={
             "example.com": model.SendingDomain(1, "example.com", (1, 2), "b.example.com", (1, 2))
@@ -102,7 +109,7 @@ def policy_sample() -> model.PolicySnapshot:
         nodes={
             "node1": model.Node(
                 *(1, "node1", 4.0, 1800.0, 20.0, 86400.0, 3 * 2**30, 2**27),
-                *("X-Ex-Token", "ops@example.com", True),
+                *("X-Ex-Token", "ops@example.com", True, False, False),
             )
         },
         isps={one.id: one for one in _isps()},
@@ -116,6 +123,13 @@ def policy_sample() -> model.PolicySnapshot:
         },
         mailboxes={one.id: one for one in _mailboxes()},
         default_strategy_id=2,
+        domain_tls={
+            one.domain: one
+            for one in (
+                model.DomainTls(number, f"d{number}.test", level, ("mx.test", ".mx.test"))
+                for number, level in enumerate(model.DomainTlsLevel, 1)
+            )
+        },
     )
 
 
@@ -172,13 +186,15 @@ def _senders() -> Sequence[model.Sender]:
             "b.example.com",
             ((1, 2), (2, 3)),
             model.TlsMode.REQUIRED,
+            model.ReturnPathMode.PER_MESSAGE,
+            (2, 1),
         )
         for number, kind in enumerate(model.DomainType, 1)
     ]
 
 
 def _isps() -> Sequence[model.Isp]:
-    """Three of them, so that each kind of content is sent in each encoding."""
+    """So many that each kind of content is sent in each encoding."""
     encodings = list(model.Encoding)
     return [
         model.Isp(
@@ -191,9 +207,9 @@ def _isps() -> Sequence[model.Isp]:
             number == 1,
             (("X-Added", "größe"),),
             ("X-Deleted",),
-            *(encodings[number - 1 :] + encodings[: number - 1]),
+            *(encodings[number - 1 :] + encodings[: number - 1])[:3],
         )
-        for number in range(1, 4)
+        for number in range(1, len(encodings) + 1)
     ]
 
 
@@ -270,7 +286,8 @@ def _event_id(recipient_no: int, kind: EventKind) -> str:
 def journal_entries() -> tuple[Sequence[Outcome], Sequence[Claim], Sequence[Claim]]:
     """What a dead process left: outcomes to settle, dots nobody answered, claims it had settled."""
     session = SessionInfo(
-        "mx1.provider.test", "192.0.2.25", "192.0.2.10", "out1.example.com", "TLSv1.3", "AES"
+        *("mx1.provider.test", "192.0.2.25", "192.0.2.10", "out1.example.com", "TLSv1.3", "AES"),
+        *("sts", "certificate-expired"),
     )
     verdicts = list(Verdict)
     outcomes = [

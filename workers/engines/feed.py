@@ -1,6 +1,6 @@
 """One path and class in this process: what waits to be sent on it, and who sends.
 
-Gives    Job, Feed, put_off
+Gives    Job, Feed, together, put_off
 Takes    rows that a claim returned, allowance as schedules, connections as tasks
 Raises   nothing
 
@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from mailcore.bells import Path
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass, Outcome, Scope, SessionInfo
-from mailcore.policy.model import Source, Strategy, TlsMode
+from mailcore.policy.model import Relay, Source, Strategy, TlsMode
 from mailcore.ports import Grant, WireMessage
 from mailcore.reply import SmtpReply
 
@@ -33,7 +33,11 @@ STALE_S = 1.0
 @dataclass(slots=True, eq=False)
 class Job:
     """One row on its way out. `domain` is what its sender presents itself as; `incarnation` what
-    it was claimed under; `not_before` is monotonic; `tries` counts stale sessions."""
+    it was claimed under; `not_before` is monotonic; `tries` counts stale sessions; `tls_words` are
+    policy and result of TLS as its events tell them.
+
+    Jobs of equal `share` (not None) may be recipients of one transaction.
+    """
 
     row: QueuedRow
     wire: WireMessage
@@ -41,20 +45,28 @@ class Job:
     domain: str
     incarnation: int
     not_before: float = 0.0
+    share: tuple[object, ...] | None = None
+    relay: Relay | None = None
     tries: int = 0
     is_on_the_wire: bool = False
     is_dotted: bool = False
+    tls_words: tuple[str, str] = ("", "")
 
 
 @dataclass(slots=True, eq=False)
 class Feed:
-    """The state of one path for one class of mail."""
+    """The state of one path for one class of mail.
+
+    `apart` are jobs that an open session could not carry, for what they demand of TLS: the next
+    session is opened for the first of them, and takes of them before all others.
+    """
 
     path: Path
     mail_class: MailClass
     source: Source
     strategy: Strategy = UNLIMITED
     queue: deque[Job] = field(default_factory=deque)
+    apart: deque[Job] = field(default_factory=deque)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     allowance: deque[float] = field(default_factory=deque)
     preparing: int = 0
@@ -73,7 +85,18 @@ class Feed:
     @property
     def held(self) -> int:
         """How many rows this feed holds."""
-        return len(self.queue) + self.preparing + self.on_the_wire
+        return len(self.queue) + len(self.apart) + self.preparing + self.on_the_wire
+
+    @property
+    def first(self) -> Job | None:
+        """The job that the next session is for."""
+        waiting = self.apart or self.queue
+        return waiting[0] if waiting else None
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a session."""
+        return len(self.queue) + len(self.apart)
 
     def put(self, jobs: Iterable[Job]) -> None:
         """Queue jobs for sending and wake the sessions that wait."""
@@ -85,12 +108,18 @@ class Feed:
         self.queue.appendleft(job)
         self.arrived.set()
 
+    def set_apart(self, job: Job) -> None:
+        """A job that was taken wants a session of its own kind."""
+        self.landed(job)
+        self.apart.append(job)
+
     def take_out(self, job: Job) -> bool:
         """Take a job out of the queue; False if a session has it."""
-        if job not in self.queue:
-            return False
-        self.queue.remove(job)
-        return True
+        for waiting in (self.queue, self.apart):
+            if job in waiting:
+                waiting.remove(job)
+                return True
+        return False
 
     def landed(self, job: Job) -> None:
         """A job that was taken has an outcome, or goes back."""
@@ -108,16 +137,25 @@ class Feed:
         first = max(now + grant.first_s, self.allowance[-1] if self.allowance else 0.0)
         self.allowance.extend(first + i * grant.interval_s for i in range(grant.count))
 
-    def take_nowait(self, *, now: float) -> Job | None:
-        """Return the next job that may be sent now, or None."""
-        if not self.queue or self.queue[0].not_before > now:
+    def take_nowait(self, *, now: float, apart: bool = False) -> Job | None:
+        """Return the next job that may be sent now, or None; `apart` for a session that was opened
+        for one of those."""
+        waiting = self.apart if apart and self.apart else self.queue
+        if not waiting or waiting[0].not_before > now:
             return None
-        job = self.queue.popleft()
+        job = waiting.popleft()
         job.is_on_the_wire = True
         self.on_the_wire += 1
         return job
 
-    async def take(self, *, idle_s: float, monotonic: float) -> Job | None:
+    def take_alike(self, job: Job, *, now: float, apart: bool = False) -> Job | None:
+        """Return the next job if it may share the transaction of this one now, or None."""
+        waiting = self.apart if apart and self.apart else self.queue
+        if job.share is None or not waiting or waiting[0].share != job.share:
+            return None
+        return self.take_nowait(now=now, apart=apart)
+
+    async def take(self, *, idle_s: float, monotonic: float, apart: bool = False) -> Job | None:
         """Return the next job, waiting for it; None when idle for `idle_s`, when another process
         wants a connection of this path, or when the feed closes."""
         loop = asyncio.get_running_loop()
@@ -125,7 +163,7 @@ class Feed:
         deadline = loop.time() + idle_s
         while not self.closing:
             now = loop.time()
-            job = self.take_nowait(now=now - offset)
+            job = self.take_nowait(now=now - offset, apart=apart)
             if job is not None:
                 return job
             wake_at = deadline
@@ -143,14 +181,23 @@ class Feed:
 
     def drop_queue(self) -> list[QueuedRow]:
         """Take out everything that is queued and not on the wire."""
-        rows = [job.row for job in self.queue]
+        rows = [job.row for job in (*self.queue, *self.apart)]
         self.queue.clear()
+        self.apart.clear()
         return rows
 
     def close(self) -> None:
         """Let sessions end as soon as they are idle."""
         self.closing = True
         self.arrived.set()
+
+
+def together(jobs: Sequence[Job]) -> None:
+    """Let neighbours that may share a transaction wait for the last of them: each recipient was
+    granted a time of its own, and none may go before it."""
+    for job, later in zip(reversed(jobs[:-1]), reversed(jobs[1:]), strict=True):
+        if job.share is not None and job.share == later.share:
+            job.not_before = later.not_before
 
 
 def put_off(

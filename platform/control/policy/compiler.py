@@ -16,6 +16,7 @@ from typing import Any
 
 from django.db import models
 
+from control.accounts.choices import ReportsByMail
 from control.accounts.models import Account
 from control.domains.models import DkimKey, SendingDomain
 from control.mailboxes.models import Mailbox
@@ -23,6 +24,7 @@ from control.mta.choices import HeaderAction
 from control.mta.models import (
     BouncePattern,
     DefaultRule,
+    DomainTls,
     Isp,
     IspDomain,
     IspHeader,
@@ -46,6 +48,7 @@ def compile_policy() -> model.PolicySnapshot:
         revision=0,
         accounts=_accounts(),
         senders=_senders(),
+        relays=_relays(),
         sending_domains=_sending_domains(),
         pools=_pools(),
         sources=_sources(),
@@ -58,6 +61,7 @@ def compile_policy() -> model.PolicySnapshot:
         dkim_keys=_dkim_keys(),
         mailboxes=_mailboxes(),
         default_strategy_id=_default_strategy_id(),
+        domain_tls=_domain_tls(),
     )
     checks.check(snapshot)
     return snapshot
@@ -73,6 +77,7 @@ def _accounts() -> dict[int, model.Account]:
             lifetime_s=float(row.lifetime_s),
             max_message_bytes=row.max_message_bytes,
             max_recipients=row.max_recipients,
+            mails_reports=row.reports_by_mail == ReportsByMail.DSN,
         )
         for row in Account.objects.order_by("pk")
     }
@@ -80,6 +85,8 @@ def _accounts() -> dict[int, model.Account]:
 
 def _senders() -> dict[int, model.Sender]:
     accounts = _through(Sender.accounts.through, "sender_id", "account_id")
+    signing = Sender.dkim_keys.through._default_manager.filter(dkimkey__is_active=True)
+    keys = _grouped(signing.order_by("dkimkey_id").values_list("sender_id", "dkimkey_id"))
     speeds: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for row in SenderIspStrategy.objects.order_by("isp_id"):
         speeds[row.sender_id].append((row.isp_id, row.strategy_id))
@@ -96,8 +103,28 @@ def _senders() -> dict[int, model.Sender]:
             return_path_domain=row.return_path_domain,
             isp_strategies=tuple(speeds[row.pk]),
             tls=model.TlsMode(row.tls),
+            return_path_mode=model.ReturnPathMode(row.return_path_mode),
+            dkim_key_ids=tuple(keys[row.pk]),
         )
         for row in Sender.objects.filter(is_deleted=False).order_by("pk")
+    }
+
+
+def _relays() -> dict[int, model.Relay]:
+    return {
+        row.pk: model.Relay(
+            sender_id=row.pk,
+            host=row.relay_host,
+            port=row.relay_port,
+            tls=model.RelayTls(row.relay_tls),
+            verifies=row.relay_verifies,
+            auth=model.RelayAuth(row.relay_auth),
+            login=row.relay_login,
+            secret_ref=row.relay_secret_ref,
+            allows_clear=row.relay_allows_clear,
+            asks_reports=row.relay_asks_reports,
+        )
+        for row in Sender.objects.filter(is_deleted=False, uses_relay=True).order_by("pk")
     }
 
 
@@ -187,6 +214,8 @@ def _nodes() -> dict[str, model.Node]:
             fbl_header=row.fbl_header,
             admin_email=row.admin_email,
             logs_replies=row.logs_replies,
+            uses_dane=row.uses_dane,
+            uses_mta_sts=row.uses_mta_sts,
         )
         for row in Node.objects.order_by("pk")
     }
@@ -275,6 +304,18 @@ def _default_rules() -> dict[int, model.DefaultRule]:
             unknown_after_s=float(row.unknown_after_s),
         )
         for row in DefaultRule.objects.order_by("pk")
+    }
+
+
+def _domain_tls() -> dict[str, model.DomainTls]:
+    return {
+        row.domain: model.DomainTls(
+            id=row.pk,
+            domain=row.domain,
+            level=model.DomainTlsLevel(row.level),
+            names=tuple(row.names),
+        )
+        for row in DomainTls.objects.order_by("pk")
     }
 
 

@@ -51,6 +51,35 @@ class DomainType(Enum):
     FIXED = "fixed"
 
 
+class ReturnPathMode(Enum):
+    """Whom a signed return path names. One that names the message alone lets its recipients share
+    a transaction; then the report itself has to say whom it is about."""
+
+    PER_RECIPIENT = "per_recipient"
+    PER_MESSAGE = "per_message"
+
+
+class RelayTls(Enum):
+    """How the line to a relay is encrypted: not, where STARTTLS is offered, only with STARTTLS, or
+    from the first octet (RFC 8314 §3.3)."""
+
+    NONE = "none"
+    OPPORTUNISTIC = "opportunistic"
+    STARTTLS = "starttls"
+    IMPLICIT = "implicit"
+
+
+class RelayAuth(Enum):
+    """How we log in to a relay; `any` takes the best mechanism that it offers for a password."""
+
+    NONE = "none"
+    ANY = "any"
+    PLAIN = "PLAIN"
+    LOGIN = "LOGIN"
+    CRAM_MD5 = "CRAM-MD5"
+    XOAUTH2 = "XOAUTH2"
+
+
 class TlsMode(Enum):
     """How a path uses TLS; `dane` and `mta_sts` are asked of DNS, not set here."""
 
@@ -59,12 +88,25 @@ class TlsMode(Enum):
     REQUIRED = "required"
 
 
+class DomainTlsLevel(Enum):
+    """What operators demand of TLS for a recipient domain, instead of what it publishes."""
+
+    NONE = "none"
+    OPPORTUNISTIC = "opportunistic"
+    REQUIRED = "required"
+    VERIFIED = "verified"
+
+
 class Encoding(Enum):
-    """The content transfer encoding an ISP is sent (reference §5)."""
+    """The content transfer encoding an ISP is sent (reference §5).
+
+    AS_SUBMITTED for HTML and text means: as the global one says.
+    """
 
     QUOTED_PRINTABLE = "quoted-printable"
     BASE64 = "base64"
     EIGHT_BIT = "8bit"
+    AS_SUBMITTED = "as_submitted"
 
 
 class RuleAction(Enum):
@@ -130,6 +172,17 @@ class Strategy:
 
 
 @dataclass(frozen=True, slots=True)
+class DomainTls:
+    """The operators' word on TLS for one recipient domain; `names` may stand in its certificates
+    in place of the host's own, one with a leading dot for all hosts below."""
+
+    id: int
+    domain: str
+    level: DomainTlsLevel
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RetryRule:
     """When a deferred message is tried again, and from where."""
 
@@ -186,9 +239,9 @@ class Isp:
     is_one_site: bool = False
     add_headers: tuple[tuple[str, str], ...] = ()
     delete_headers: tuple[str, ...] = ()
-    encoding_global: Encoding = Encoding.QUOTED_PRINTABLE
-    encoding_html: Encoding = Encoding.QUOTED_PRINTABLE
-    encoding_text: Encoding = Encoding.QUOTED_PRINTABLE
+    encoding_global: Encoding = Encoding.AS_SUBMITTED
+    encoding_html: Encoding = Encoding.AS_SUBMITTED
+    encoding_text: Encoding = Encoding.AS_SUBMITTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +300,16 @@ class Node:
     fbl_header: str = "X-Postfleet-Token"
     admin_email: str = ""
     logs_replies: bool = False
+    uses_dane: bool = True
+    uses_mta_sts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """A delivery configuration."""
+    """A delivery configuration.
+
+    `dkim_key_ids` sign all its mail, beside the keys of each message's From domain.
+    """
 
     id: int
     name: str
@@ -264,6 +322,29 @@ class Sender:
     return_path_domain: str = ""
     isp_strategies: tuple[tuple[int, int], ...] = ()
     tls: TlsMode = TlsMode.OPPORTUNISTIC
+    return_path_mode: ReturnPathMode = ReturnPathMode.PER_RECIPIENT
+    dkim_key_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A smart host: where all mail of one sender goes, whatever its recipients' domains say.
+
+    Password or token lie in the vault under `secret_ref`. `verifies`: its certificate must be valid
+    for `host`. `allows_clear` lets the login travel without TLS. `asks_reports`: it is asked for
+    reports of failure and delay (RFC 3461), where it offers them.
+    """
+
+    sender_id: int
+    host: str
+    port: int
+    tls: RelayTls = RelayTls.STARTTLS
+    verifies: bool = True
+    auth: RelayAuth = RelayAuth.NONE
+    login: str = ""
+    secret_ref: str = ""
+    allows_clear: bool = False
+    asks_reports: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +360,10 @@ class SendingDomain:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A company that sends. `lifetime_s` is how long a message may be tried."""
+    """A company that sends. `lifetime_s` is how long a message may be tried.
+
+    `mails_reports`: who sends by SMTP is told of failures by mail (RFC 3464), beside events.
+    """
 
     id: int
     name: str
@@ -288,6 +372,7 @@ class Account:
     lifetime_s: float
     max_message_bytes: int
     max_recipients: int
+    mails_reports: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,4 +415,6 @@ class PolicySnapshot:
     dkim_keys: Mapping[int, DkimKey] = field(default_factory=dict)
     mailboxes: Mapping[int, Mailbox] = field(default_factory=dict)
     default_strategy_id: int = 0
+    domain_tls: Mapping[str, DomainTls] = field(default_factory=dict)
+    relays: Mapping[int, Relay] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
