@@ -1,17 +1,18 @@
 """Run the test suites in order and say, in one line each, what came of them.
 
 Gives: the work of `make test`: one pytest process a suite, then a table of passed, failed, skipped
-    and seconds, and below it every skipped test with its reason.
+    and seconds, and below it every skipped test with its reason. A few tests that failed among
+    the others are run once more, alone; what passes then is named as unsteady.
 Takes: the names of the suites wanted, separated by commas; nothing means all.
 Raises: nothing; exit status 1 if a test failed or a suite ran none, 2 for a name unknown.
-Follows: JUnit XML as pytest writes it.
+Follows: JUnit XML as pytest writes it; docs/decisions/0015.
 """
 
 import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,6 +21,10 @@ SUITES = ("core", "io", "control", "workers", "contract", "architecture", "brows
 MEASURED = "core"
 # These run without the control plane, so that a broken one cannot hide what they have to say.
 WITHOUT_DJANGO = frozenset({"core", "io"})
+# These wait for nobody: what fails in them fails again.
+NEVER_REPEATED = frozenset({"core", "contract", "architecture"})
+# More failures than this are no accident of a busy machine.
+MOST_REPEATED = 3
 TOP = Path(__file__).resolve().parent.parent
 REPORTS = TOP / "var" / "test"
 
@@ -27,15 +32,21 @@ REPORTS = TOP / "var" / "test"
 @dataclass(frozen=True, slots=True)
 class SuiteResult:
     """What one suite came to; `complaint` says why it counts as failed beyond its failed tests,
-    `services` which real services stood behind it."""
+    `services` which real services stood behind it, `unsteady` what passed only when alone."""
 
     name: str
     passed: int
-    failed: int
+    failures: tuple[str, ...]
     skips: tuple[tuple[str, str], ...]
     seconds: float
     complaint: str = ""
     services: tuple[str, ...] = ()
+    unsteady: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> int:
+        """Return how many tests failed."""
+        return len(self.failures)
 
     @property
     def is_good(self) -> bool:
@@ -48,7 +59,8 @@ class SuiteResult:
             f"{self.name:<13} passed={self.passed:<5} failed={self.failed:<4} "
             f"skipped={len(self.skips):<4} {self.seconds:6.1f} s"
         )
-        return f"{row}  {self.complaint}".rstrip()
+        unsteady = f"  unsteady={len(self.unsteady)}" if self.unsteady else ""
+        return f"{row}{unsteady}  {self.complaint}".rstrip()
 
 
 def parse_only(text: str) -> tuple[str, ...]:
@@ -68,29 +80,58 @@ def read_report(
     """Read pytest's JUnit file; a suite without one, or without a test, is a failed suite."""
     if not report.is_file():
         why = f"FAILED: pytest exited {exit_code} before it could report"
-        return SuiteResult(name, 0, 0, (), seconds, why)
-    failed = 0
+        return SuiteResult(name, 0, (), (), seconds, why)
+    failures: list[str] = []
     passed = 0
     skips: list[tuple[str, str]] = []
     tree = ElementTree.parse(report).getroot()  # noqa: S314 (own file)
     for case in tree.iter("testcase"):
         skip = case.find("skipped")
         if case.find("failure") is not None or case.find("error") is not None:
-            failed += 1
+            failures.append(_case_name(case))
         elif skip is not None:
             skips.append((_case_name(case), skip.get("message", "")))
         else:
             passed += 1
     complaint = ""
-    if exit_code == 5 or not passed + failed + len(skips):
+    if exit_code == 5 or not passed + len(failures) + len(skips):
         complaint = "FAILED: no test was found"
-    elif exit_code and not failed:
+    elif exit_code and not failures:
         complaint = f"FAILED: pytest exited {exit_code}"
     elif coverage_code:
         complaint = "FAILED: branch coverage is below the bar"
     named = {one.get("value", "") for one in tree.iter("property") if one.get("name") == "service"}
     services = tuple(sorted(named))
-    return SuiteResult(name, passed, failed, tuple(skips), seconds, complaint, services)
+    return SuiteResult(name, passed, tuple(failures), tuple(skips), seconds, complaint, services)
+
+
+def passed_names(report: Path) -> frozenset[str]:
+    """Return the tests that passed, by the names that `SuiteResult.failures` uses."""
+    if not report.is_file():
+        return frozenset()
+    cases = ElementTree.parse(report).iter("testcase")  # noqa: S314 (own file)
+    bad = ("failure", "error", "skipped")
+    return frozenset(
+        _case_name(case) for case in cases if all(case.find(one) is None for one in bad)
+    )
+
+
+def after_repeat(result: SuiteResult, passed_alone: frozenset[str]) -> SuiteResult:
+    """Return what a suite came to when some of its failures were run once more, alone."""
+    unsteady = tuple(name for name in result.failures if name in passed_alone)
+    return replace(
+        result,
+        passed=result.passed + len(unsteady),
+        failures=tuple(name for name in result.failures if name not in passed_alone),
+        unsteady=unsteady,
+    )
+
+
+def is_repeatable(result: SuiteResult) -> bool:
+    """Return whether a busy machine may explain what failed in a suite."""
+    if result.complaint or result.name in NEVER_REPEATED:
+        return False
+    return 0 < result.failed <= MOST_REPEATED
 
 
 def _case_name(case: ElementTree.Element) -> str:
@@ -101,16 +142,12 @@ def run_suite(name: str) -> SuiteResult:
     """Run one suite to its end and read what it reported."""
     folder = TOP / "tests" / name
     if not folder.is_dir():
-        return SuiteResult(name, 0, 0, (), 0.0, f"FAILED: there is no tests/{name}")
+        return SuiteResult(name, 0, (), (), 0.0, f"FAILED: there is no tests/{name}")
     print(f"== {name}", flush=True)
     report = REPORTS / f"{name}.xml"
     report.unlink(missing_ok=True)
     began = time.monotonic()
-    runner = ["coverage", "run", "-m"] if name == MEASURED else []
-    command = [sys.executable, "-m", *runner, "pytest", f"tests/{name}", f"--junitxml={report}"]
-    settings = {"DJANGO_SETTINGS_MODULE": ""} if name in WITHOUT_DJANGO else {}
-    env = {**os.environ, **settings}
-    exit_code = subprocess.run(command, cwd=TOP, env=env, check=False).returncode
+    exit_code = _pytest(name, report)
     coverage_code = 0
     if name == MEASURED and not exit_code:
         report_command = [sys.executable, "-m", "coverage", "report"]
@@ -119,6 +156,29 @@ def run_suite(name: str) -> SuiteResult:
     return read_report(
         name, report, exit_code=exit_code, seconds=seconds, coverage_code=coverage_code
     )
+
+
+def repeat_failures(result: SuiteResult) -> SuiteResult:
+    """Run the failed tests of a suite once more, without the tests that kill: what those count
+    as lost or doubled stays counted."""
+    print(f"== {result.name}: what failed, once more", flush=True)
+    report = REPORTS / f"{result.name}.again.xml"
+    report.unlink(missing_ok=True)
+    _pytest(result.name, report, "--last-failed", "-m", "not kill")
+    return after_repeat(result, passed_names(report))
+
+
+def _pytest(name: str, report: Path, *options: str) -> int:
+    """Run pytest on a suite; return its exit code."""
+    runner = ["coverage", "run", "-m"] if name == MEASURED else []
+    # What failed last is remembered by suite.
+    memory = ("-o", f"cache_dir=var/cache/pytest/{name}")
+    command = [*runner, "pytest", f"tests/{name}", f"--junitxml={report}", *memory, *options]
+    settings = {"DJANGO_SETTINGS_MODULE": ""} if name in WITHOUT_DJANGO else {}
+    env = {**os.environ, **settings}
+    return subprocess.run(
+        [sys.executable, "-m", *command], cwd=TOP, env=env, check=False
+    ).returncode
 
 
 def print_summary(results: list[SuiteResult]) -> None:
@@ -132,9 +192,11 @@ def print_summary(results: list[SuiteResult]) -> None:
     reasons: dict[str, list[str]] = {}
     for result in results:
         for test, reason in result.skips:
-            reasons.setdefault(reason, []).append(test)
+            reasons.setdefault(f"skipped: {reason}", []).append(test)
+        for test in result.unsteady:
+            reasons.setdefault("unsteady: failed among the others, passed alone", []).append(test)
     for reason, tests in reasons.items():
-        print(f"skipped: {reason}")
+        print(reason)
         for test in tests:
             print(f"    {test}")
 
@@ -148,6 +210,7 @@ def main(arguments: list[str]) -> int:
         return 2
     REPORTS.mkdir(parents=True, exist_ok=True)
     results = [run_suite(name) for name in wanted]
+    results = [repeat_failures(one) if is_repeatable(one) else one for one in results]
     print_summary(results)
     bad = [result.name for result in results if not result.is_good]
     print(f"test: FAILED: {', '.join(bad)}" if bad else "test: ok")
