@@ -1,13 +1,14 @@
 """Run the test suites, two at a time, and say, in one line each, what came of them.
 
 Gives: the work of `make test`: one pytest process a suite, then a table of passed, failed, skipped
-    and seconds, and below it every skipped test with its reason. While two suites run side by side
-    each writes to var/test/<suite>.log, which is printed whole when the suite has ended.
+    and seconds, and below it every skipped test with its reason. A few tests that failed among
+    the others are run once more, alone; what passes then is named as unsteady. While two suites
+    run side by side each writes to var/test/<suite>.log, printed whole when the suite has ended.
 Takes: the names of the suites wanted, separated by commas; nothing means all. LANES=1 runs one at
     a time and shows what it says at once, as does a single suite.
 Raises: nothing; exit status 1 if a test failed or a suite ran none, 2 for a name unknown, 130 when
     it was interrupted.
-Follows: JUnit XML as pytest writes it; docs/decisions/0014.
+Follows: JUnit XML as pytest writes it; docs/decisions/0014, docs/decisions/0015.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -34,6 +35,10 @@ LANES = 2
 MEASURED = "core"
 # These run without the control plane, so that a broken one cannot hide what they have to say.
 WITHOUT_DJANGO = frozenset({"core", "io"})
+# These wait for nobody: what fails in them fails again.
+NEVER_REPEATED = frozenset({"core", "contract", "architecture"})
+# More failures than this are no accident of a busy machine.
+MOST_REPEATED = 3
 TOP = Path(__file__).resolve().parent.parent
 REPORTS = TOP / "var" / "test"
 
@@ -41,15 +46,21 @@ REPORTS = TOP / "var" / "test"
 @dataclass(frozen=True, slots=True)
 class SuiteResult:
     """What one suite came to; `complaint` says why it counts as failed beyond its failed tests,
-    `services` which real services stood behind it."""
+    `services` which real services stood behind it, `unsteady` what passed only when alone."""
 
     name: str
     passed: int
-    failed: int
+    failures: tuple[str, ...]
     skips: tuple[tuple[str, str], ...]
     seconds: float
     complaint: str = ""
     services: tuple[str, ...] = ()
+    unsteady: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> int:
+        """Return how many tests failed."""
+        return len(self.failures)
 
     @property
     def is_good(self) -> bool:
@@ -62,7 +73,8 @@ class SuiteResult:
             f"{self.name:<13} passed={self.passed:<5} failed={self.failed:<4} "
             f"skipped={len(self.skips):<4} {self.seconds:6.1f} s"
         )
-        return f"{row}  {self.complaint}".rstrip()
+        unsteady = f"  unsteady={len(self.unsteady)}" if self.unsteady else ""
+        return f"{row}{unsteady}  {self.complaint}".rstrip()
 
 
 def parse_only(text: str) -> tuple[str, ...]:
@@ -82,29 +94,58 @@ def read_report(
     """Read pytest's JUnit file; a suite without one, or without a test, is a failed suite."""
     if not report.is_file():
         why = f"FAILED: pytest exited {exit_code} before it could report"
-        return SuiteResult(name, 0, 0, (), seconds, why)
-    failed = 0
+        return SuiteResult(name, 0, (), (), seconds, why)
+    failures: list[str] = []
     passed = 0
     skips: list[tuple[str, str]] = []
     tree = ElementTree.parse(report).getroot()  # noqa: S314 (own file)
     for case in tree.iter("testcase"):
         skip = case.find("skipped")
         if case.find("failure") is not None or case.find("error") is not None:
-            failed += 1
+            failures.append(_case_name(case))
         elif skip is not None:
             skips.append((_case_name(case), skip.get("message", "")))
         else:
             passed += 1
     complaint = ""
-    if exit_code == 5 or not passed + failed + len(skips):
+    if exit_code == 5 or not passed + len(failures) + len(skips):
         complaint = "FAILED: no test was found"
-    elif exit_code and not failed:
+    elif exit_code and not failures:
         complaint = f"FAILED: pytest exited {exit_code}"
     elif coverage_code:
         complaint = "FAILED: branch coverage is below the bar"
     named = {one.get("value", "") for one in tree.iter("property") if one.get("name") == "service"}
     services = tuple(sorted(named))
-    return SuiteResult(name, passed, failed, tuple(skips), seconds, complaint, services)
+    return SuiteResult(name, passed, tuple(failures), tuple(skips), seconds, complaint, services)
+
+
+def passed_names(report: Path) -> frozenset[str]:
+    """Return the tests that passed, by the names that `SuiteResult.failures` uses."""
+    if not report.is_file():
+        return frozenset()
+    cases = ElementTree.parse(report).iter("testcase")  # noqa: S314 (own file)
+    bad = ("failure", "error", "skipped")
+    return frozenset(
+        _case_name(case) for case in cases if all(case.find(one) is None for one in bad)
+    )
+
+
+def after_repeat(result: SuiteResult, passed_alone: frozenset[str]) -> SuiteResult:
+    """Return what a suite came to when some of its failures were run once more, alone."""
+    unsteady = tuple(name for name in result.failures if name in passed_alone)
+    return replace(
+        result,
+        passed=result.passed + len(unsteady),
+        failures=tuple(name for name in result.failures if name not in passed_alone),
+        unsteady=unsteady,
+    )
+
+
+def is_repeatable(result: SuiteResult) -> bool:
+    """Return whether a busy machine may explain what failed in a suite."""
+    if result.complaint or result.name in NEVER_REPEATED:
+        return False
+    return 0 < result.failed <= MOST_REPEATED
 
 
 def _case_name(case: ElementTree.Element) -> str:
@@ -115,7 +156,7 @@ def run_suite(name: str, lanes: Lanes) -> SuiteResult:
     """Run one suite to its end and read what it reported."""
     folder = TOP / "tests" / name
     if not folder.is_dir():
-        return SuiteResult(name, 0, 0, (), 0.0, f"FAILED: there is no tests/{name}")
+        return SuiteResult(name, 0, (), (), 0.0, f"FAILED: there is no tests/{name}")
     report = REPORTS / f"{name}.xml"
     report.unlink(missing_ok=True)
     began = time.monotonic()
@@ -127,12 +168,24 @@ def run_suite(name: str, lanes: Lanes) -> SuiteResult:
     )
 
 
-def _call(name: str, report: Path, lanes: Lanes, out: IO[bytes] | None) -> tuple[int, int]:
+def repeat_failures(result: SuiteResult, lanes: Lanes) -> SuiteResult:
+    """Run the failed tests of a suite once more, without the tests that kill: what those count
+    as lost or doubled stays counted."""
+    print(f"== {result.name}: what failed, once more", flush=True)
+    report = REPORTS / f"{result.name}.again.xml"
+    report.unlink(missing_ok=True)
+    _call(result.name, report, lanes, None, "--last-failed", "-m", "not kill")
+    return after_repeat(result, passed_names(report))
+
+
+def _call(
+    name: str, report: Path, lanes: Lanes, out: IO[bytes] | None, *options: str
+) -> tuple[int, int]:
     """Return the exit codes of pytest and, where it is measured, of the bar of coverage."""
     runner = ["coverage", "run", "-m"] if name == MEASURED else []
     # What failed last is remembered by suite: two that end together do not overwrite each other.
     memory = f"cache_dir=var/cache/pytest/{name}"
-    command = [*runner, "pytest", f"tests/{name}", f"--junitxml={report}", "-o", memory]
+    command = [*runner, "pytest", f"tests/{name}", f"--junitxml={report}", "-o", memory, *options]
     settings = {"DJANGO_SETTINGS_MODULE": ""} if name in WITHOUT_DJANGO else {}
     call = functools.partial(lanes.call, cwd=TOP, env={**os.environ, **settings}, out=out)
     exit_code = call([sys.executable, "-m", *command])
@@ -175,9 +228,11 @@ def print_summary(results: list[SuiteResult]) -> None:
     reasons: dict[str, list[str]] = {}
     for result in results:
         for test, reason in result.skips:
-            reasons.setdefault(reason, []).append(test)
+            reasons.setdefault(f"skipped: {reason}", []).append(test)
+        for test in result.unsteady:
+            reasons.setdefault("unsteady: failed among the others, passed alone", []).append(test)
     for reason, tests in reasons.items():
-        print(f"skipped: {reason}")
+        print(reason)
         for test in tests:
             print(f"    {test}")
 
@@ -205,6 +260,7 @@ def main(arguments: list[str]) -> int:
     lanes = Lanes(wanted, count_lanes(os.environ))
     try:
         results = lanes.run(functools.partial(run_suite, lanes=lanes))
+        results = [repeat_failures(one, lanes) if is_repeatable(one) else one for one in results]
     except KeyboardInterrupt:
         print("test: interrupted")
         return 130

@@ -164,6 +164,36 @@ def test_a_suite_without_a_report_fails(tmp_path: Path) -> None:
     assert not result.is_good
 
 
+def test_what_fails_once_and_passes_alone_is_named_and_what_fails_twice_fails(
+    tmp_path: Path,
+) -> None:
+    failing = "".join(f'<testcase classname="t" name="{n}"><failure/></testcase>' for n in "abc")
+    first = suites.read_report("io", report(tmp_path, failing), exit_code=1, seconds=1.5)
+    assert suites.is_repeatable(first)
+    again = (
+        '<testcase classname="t" name="a"/><testcase classname="t" name="b"><failure/></testcase>'
+    )
+    passed = suites.passed_names(report(tmp_path, again))
+    result = suites.after_repeat(first, passed)
+    assert (result.passed, result.failures, result.unsteady) == (1, ("t.b", "t.c"), ("t.a",))
+    assert not result.is_good
+    assert "unsteady=1" in result.line()
+
+
+@pytest.mark.parametrize(
+    ("suite", "failures", "exit_code", "is_repeated"),
+    [("io", 3, 1, True), ("io", 4, 1, False), ("core", 1, 1, False), ("io", 0, 3, False)],
+)
+def test_only_a_few_failures_of_what_waits_for_others_are_repeated(
+    tmp_path: Path, suite: str, failures: int, exit_code: int, is_repeated: bool
+) -> None:
+    cases = '<testcase classname="t" name="ok"/>'
+    for number in range(failures):
+        cases += f'<testcase classname="t" name="{number}"><failure/></testcase>'
+    result = suites.read_report(suite, report(tmp_path, cases), exit_code=exit_code, seconds=0.1)
+    assert suites.is_repeatable(result) is is_repeated
+
+
 # --- the ban on the ORM --------------------------------------------------------------------------
 
 
