@@ -130,25 +130,27 @@ async def test_many_sessions_and_two_kinds_of_mail_neither_spin_nor_starve() -> 
     it.ledger.add(*(row(n, recipient=f"r{n}@{names[n % 3]}") for n in range(1, 301)))
     await drained(it)
     assert it.ledger.kinds() == ["delivered"] * 300
-    assert len(it.receiver.endpoints) <= 300
+    # Mail of three kinds that takes turns shares sessions all the same.
+    assert len(it.receiver.endpoints) <= 60
 
 
 async def test_mail_that_demands_more_waits_alone_where_its_host_is_an_impostor() -> None:
-    it = one_site()
+    it = one_site(limited(2))
     it.receiver.tls = impostor
     it.ledger.add(
-        *(row(n, recipient=f"r{n}@{DANE}") for n in range(1, 6)),
-        *(row(n, recipient=f"r{n}@{PLAIN}") for n in range(6, 11)),
+        *(row(n, recipient=f"r{n}@{DANE}") for n in range(1, 21)),
+        *(row(n, recipient=f"r{n}@{PLAIN}") for n in range(21, 41)),
     )
     await drained(it)
-    assert sorted(it.ledger.kinds()) == ["deferred"] * 5 + ["delivered"] * 5
+    assert sorted(it.ledger.kinds()) == ["deferred"] * 20 + ["delivered"] * 20
     waiting = [event for event in it.ledger.events if event.kind == "deferred"]
     assert {(e.recipient_domain, e.tls_policy, e.tls_result) for e in waiting} == {
         (DANE, "tlsa", "certificate-not-trusted")
     }
     assert {e.mx_host for e in waiting} == {SITE}
-    # One look at the host was enough for all of them, and the path did not rest.
-    assert proofs(it).count(Proof.TLSA) == 1
+    # A look of each session that was opened at first was enough for all of them, and the path did
+    # not rest.
+    assert 1 <= proofs(it).count(Proof.TLSA) <= 2
     assert it.shaper.cooled == []
 
 

@@ -30,7 +30,7 @@ from mailcore.reply import EnhancedStatus, SmtpReply
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job, put_off
 from workers.engines.opening import open_session
-from workers.engines.security import Grounds, told_of
+from workers.engines.security import Asked, Grounds, asked_of, told_of
 from workers.engines.told import Told
 
 # A session that was idle may have been closed by the peer without our seeing it: such a try says
@@ -40,6 +40,8 @@ STALE_TRIES = 2
 WITHHELD_S = 1.0
 # What every server takes (RFC 5321 §4.5.3.1.8).
 MOST_RECIPIENTS = 100
+# How many messages more a session sends when others wait that it cannot carry.
+MOST_BESIDE = 20
 _TOO_MANY = frozenset({EnhancedStatus(4, 5, 3), None})
 
 log = logging.getLogger(__name__)
@@ -61,7 +63,6 @@ async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
         job = feed.first
         if job is None:
             return
-        is_apart = job in feed.apart
         try:
             grounds = await open_session(feed, job, ports=ports, told=told)
         except TransportError as error:
@@ -71,7 +72,7 @@ async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
     told.path_works(feed)
     feed.ready_sessions += 1
     try:
-        session = Session(feed, grounds, is_apart=is_apart, ports=ports, told=told)
+        session = Session(feed, grounds, ports=ports, told=told)
         await session.transact_all()
     finally:
         feed.ready_sessions -= 1
@@ -79,16 +80,14 @@ async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
 
 
 class Session:
-    """What happens on one open connection. `is_apart`: it was opened for the jobs set apart."""
+    """What happens on one open connection."""
 
-    def __init__(
-        self, feed: Feed, grounds: Grounds, *, is_apart: bool, ports: DeliverPorts, told: Told
-    ) -> None:
+    def __init__(self, feed: Feed, grounds: Grounds, *, ports: DeliverPorts, told: Told) -> None:
         self._feed = feed
         self._grounds = grounds
         self._connection = connection = grounds.connection
-        self._is_apart = is_apart
-        self._is_over = False
+        # The demands it does not meet, among what was set apart.
+        self._unfit: set[Asked] = set()
         self._ports = ports
         self._told = told
         self._sent = 0
@@ -133,14 +132,13 @@ class Session:
 
     async def _next_job(self, *, is_alone: bool) -> Job | None:
         """Return the next job; wait for it if nothing is under way."""
-        feed, clock = self._feed, self._ports.clock
+        feed, clock, unfit = self._feed, self._ports.clock, self._unfit
         if not self._takes_more():
             return None
-        apart = self._is_apart
-        job = feed.take_nowait(now=clock.monotonic(), apart=apart)
+        job = feed.take_nowait(now=clock.monotonic(), unfit=unfit)
         if job is None and is_alone:
             idle_s = self._ports.limits.idle_s
-            job = await feed.take(idle_s=idle_s, monotonic=clock.monotonic(), apart=apart)
+            job = await feed.take(idle_s=idle_s, monotonic=clock.monotonic(), unfit=unfit)
             if job is not None and not self._takes_more():
                 # The peer ended the session while it was idle.
                 self._put_back([job], counts=True)
@@ -149,7 +147,7 @@ class Session:
 
     def _takes_more(self) -> bool:
         is_open = self._connection.is_usable and self._sent < self._most_sent
-        return is_open and not (self._feed.closing or self._is_over)
+        return is_open and not self._feed.closing
 
     async def _may_begin(self, job: Job) -> bool:
         """Whether a job may go over this session now; one that may not has been dealt with."""
@@ -166,13 +164,16 @@ class Session:
             told.held_back(job.row)
             return False
         if not await self._grounds.suits(job, ports=self._ports, memory=told.tls):
-            self._is_over = True
             if feed.closing:
                 feed.landed(job)
                 told.returned(job.row, delay_s=0.0)
             else:
-                # Its own session comes in the place of this one.
-                feed.set_apart(job)
+                # Its own session comes in the place of this one, which goes on for a while: mail
+                # of two kinds that takes turns must not cost a session each.
+                kind = asked_of(job, self._ports)
+                self._unfit.add(kind)
+                feed.set_apart(job, kind)
+                self._most_sent = min(self._most_sent, self._sent + MOST_BESIDE)
             return False
         return True
 
@@ -180,7 +181,7 @@ class Session:
         """Take the jobs that may share a transaction with the first."""
         now, first = self._ports.clock.monotonic(), jobs[0]
         while len(jobs) < self._most_recipients:
-            other = self._feed.take_alike(first, now=now, apart=self._is_apart)
+            other = self._feed.take_alike(first, now=now, unfit=self._unfit)
             if other is None:
                 return
             jobs.append(other)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -57,8 +57,9 @@ class Job:
 class Feed:
     """The state of one path for one class of mail.
 
-    `apart` are jobs that an open session could not carry, for what they demand of TLS: the next
-    session is opened for the first of them, and takes of them before all others.
+    `apart` are jobs that an open session could not carry, by what they demand of TLS: the next
+    session is opened for the first of them, and sessions take of those that are not unfit for them
+    before all others.
     """
 
     path: Path
@@ -66,7 +67,7 @@ class Feed:
     source: Source
     strategy: Strategy = UNLIMITED
     queue: deque[Job] = field(default_factory=deque)
-    apart: deque[Job] = field(default_factory=deque)
+    apart: dict[Hashable, deque[Job]] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     allowance: deque[float] = field(default_factory=deque)
     preparing: int = 0
@@ -85,18 +86,27 @@ class Feed:
     @property
     def held(self) -> int:
         """How many rows this feed holds."""
-        return len(self.queue) + len(self.apart) + self.preparing + self.on_the_wire
+        return self.waiting + self.preparing + self.on_the_wire
 
     @property
     def first(self) -> Job | None:
         """The job that the next session is for."""
-        waiting = self.apart or self.queue
-        return waiting[0] if waiting else None
+        return next((waiting[0] for waiting in self._places()), None)
 
     @property
     def waiting(self) -> int:
         """How many jobs wait for a session."""
-        return len(self.queue) + len(self.apart)
+        return len(self.queue) + self.waiting_apart
+
+    @property
+    def waiting_apart(self) -> int:
+        """How many jobs wait for a session of their own kind."""
+        return sum(map(len, self.apart.values()))
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All that waits for a session."""
+        return [job for waiting in self._places() for job in waiting]
 
     def put(self, jobs: Iterable[Job]) -> None:
         """Queue jobs for sending and wake the sessions that wait."""
@@ -108,16 +118,17 @@ class Feed:
         self.queue.appendleft(job)
         self.arrived.set()
 
-    def set_apart(self, job: Job) -> None:
+    def set_apart(self, job: Job, kind: Hashable) -> None:
         """A job that was taken wants a session of its own kind."""
         self.landed(job)
-        self.apart.append(job)
+        self.apart.setdefault(kind, deque()).append(job)
 
     def take_out(self, job: Job) -> bool:
         """Take a job out of the queue; False if a session has it."""
-        for waiting in (self.queue, self.apart):
+        for waiting in self._places():
             if job in waiting:
                 waiting.remove(job)
+                self._forget_empty()
                 return True
         return False
 
@@ -137,40 +148,41 @@ class Feed:
         first = max(now + grant.first_s, self.allowance[-1] if self.allowance else 0.0)
         self.allowance.extend(first + i * grant.interval_s for i in range(grant.count))
 
-    def take_nowait(self, *, now: float, apart: bool = False) -> Job | None:
-        """Return the next job that may be sent now, or None; `apart` for a session that was opened
-        for one of those."""
-        waiting = self.apart if apart and self.apart else self.queue
-        if not waiting or waiting[0].not_before > now:
-            return None
-        job = waiting.popleft()
-        job.is_on_the_wire = True
-        self.on_the_wire += 1
-        return job
+    def take_nowait(self, *, now: float, unfit: Container[Hashable] = ()) -> Job | None:
+        """Return the next job that may be sent now, or None; `unfit` are the kinds set apart that
+        the session cannot carry."""
+        for waiting in self._places(unfit):
+            if waiting[0].not_before <= now:
+                return self._taken(waiting)
+        return None
 
-    def take_alike(self, job: Job, *, now: float, apart: bool = False) -> Job | None:
-        """Return the next job if it may share the transaction of this one now, or None."""
-        waiting = self.apart if apart and self.apart else self.queue
-        if job.share is None or not waiting or waiting[0].share != job.share:
+    def take_alike(self, job: Job, *, now: float, unfit: Container[Hashable] = ()) -> Job | None:
+        """Return a job that waits in front and may share the transaction of this one now, or
+        None."""
+        if job.share is None:
             return None
-        return self.take_nowait(now=now, apart=apart)
+        for waiting in self._places(unfit):
+            if waiting[0].share == job.share and waiting[0].not_before <= now:
+                return self._taken(waiting)
+        return None
 
-    async def take(self, *, idle_s: float, monotonic: float, apart: bool = False) -> Job | None:
-        """Return the next job, waiting for it; None when idle for `idle_s`, when another process
-        wants a connection of this path, or when the feed closes."""
+    async def take(
+        self, *, idle_s: float, monotonic: float, unfit: Container[Hashable] = ()
+    ) -> Job | None:
+        """Return the next job, waiting for it; None when idle for `idle_s`, when a connection of
+        this path is wanted for another kind or by another process, or when the feed closes."""
         loop = asyncio.get_running_loop()
         offset = loop.time() - monotonic
         deadline = loop.time() + idle_s
         while not self.closing:
             now = loop.time()
-            job = self.take_nowait(now=now - offset, apart=apart)
+            job = self.take_nowait(now=now - offset, unfit=unfit)
             if job is not None:
                 return job
-            wake_at = deadline
-            if self.queue:
-                wake_at = min(deadline, self.queue[0].not_before + offset)
-            if now >= deadline or (self.is_wanted and not self.queue):
+            heads = [waiting[0].not_before for waiting in self._places(unfit)]
+            if now >= deadline or (not heads and (self.is_wanted or self.apart)):
                 return None
+            wake_at = min([deadline, *(not_before + offset for not_before in heads)])
             self.arrived.clear()
             try:
                 async with asyncio.timeout_at(max(wake_at, now + 0.001)):
@@ -181,10 +193,29 @@ class Feed:
 
     def drop_queue(self) -> list[QueuedRow]:
         """Take out everything that is queued and not on the wire."""
-        rows = [job.row for job in (*self.queue, *self.apart)]
+        rows = [job.row for job in self.jobs]
         self.queue.clear()
         self.apart.clear()
         return rows
+
+    def _places(self, unfit: Container[Hashable] = ()) -> Iterator[deque[Job]]:
+        """Return what waits in the order in which it is served; none is empty."""
+        for kind, waiting in self.apart.items():
+            if kind not in unfit:
+                yield waiting
+        if self.queue:
+            yield self.queue
+
+    def _taken(self, waiting: deque[Job]) -> Job:
+        job = waiting.popleft()
+        self._forget_empty()
+        job.is_on_the_wire = True
+        self.on_the_wire += 1
+        return job
+
+    def _forget_empty(self) -> None:
+        if self.apart:
+            self.apart = {kind: waiting for kind, waiting in self.apart.items() if waiting}
 
     def close(self) -> None:
         """Let sessions end as soon as they are idle."""

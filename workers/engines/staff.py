@@ -97,7 +97,7 @@ class Staff:
         most = limits.connections_per_site
         if feed.strategy.connections:
             most = min(most, feed.strategy.connections)
-        wanted = math.ceil(len(feed.queue) / 4) + math.ceil(len(feed.apart) / 4)
+        wanted = math.ceil(len(feed.queue) / 4) + math.ceil(feed.waiting_apart / 4)
         return min(wanted, most) - len(feed.tasks)
 
     async def _open(self, feed: Feed, wanted: int) -> None:
