@@ -1,8 +1,8 @@
 """Run the test suites in order and say, in one line each, what came of them.
 
 Gives: the work of `make test`: one pytest process a suite, then a table of passed, failed, skipped
-    and seconds, and below it every skipped test with its reason. A few tests that failed among
-    the others are run once more, alone; what passes then is named as unsteady.
+    and seconds, and below it every skipped test with its reason. The files of a few
+    tests that failed are run once more, alone; what passes then is named as unsteady.
 Takes: the names of the suites wanted, separated by commas; nothing means all.
 Raises: nothing; exit status 1 if a test failed or a suite ran none, 2 for a name unknown.
 Follows: JUnit XML as pytest writes it; docs/decisions/0015.
@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -147,7 +148,7 @@ def run_suite(name: str) -> SuiteResult:
     report = REPORTS / f"{name}.xml"
     report.unlink(missing_ok=True)
     began = time.monotonic()
-    exit_code = _pytest(name, report)
+    exit_code = _pytest(name, report, [f"tests/{name}"])
     coverage_code = 0
     if name == MEASURED and not exit_code:
         report_command = [sys.executable, "-m", "coverage", "report"]
@@ -159,21 +160,27 @@ def run_suite(name: str) -> SuiteResult:
 
 
 def repeat_failures(result: SuiteResult) -> SuiteResult:
-    """Run the failed tests of a suite once more, without the tests that kill: what those count
+    """Run the files of the failed tests once more, without the tests that kill: what those count
     as lost or doubled stays counted."""
     print(f"== {result.name}: what failed, once more", flush=True)
     report = REPORTS / f"{result.name}.again.xml"
     report.unlink(missing_ok=True)
-    _pytest(result.name, report, "--last-failed", "-m", "not kill")
+    files = sorted({str(file_of(name)) for name in result.failures})
+    _pytest(result.name, report, files, "-m", "not kill")
     return after_repeat(result, passed_names(report))
 
 
-def _pytest(name: str, report: Path, *options: str) -> int:
-    """Run pytest on a suite; return its exit code."""
+def file_of(test: str) -> Path:
+    """Return the file of a test by its dotted name; files may send what their tests look at."""
+    parts = test.split(".")
+    paths = (Path(*parts[:count]).with_suffix(".py") for count in range(len(parts), 0, -1))
+    return next((path for path in paths if (TOP / path).is_file()), Path("tests", parts[1]))
+
+
+def _pytest(name: str, report: Path, what: Sequence[str], *options: str) -> int:
+    """Run pytest on (a part of) a suite; return its exit code."""
     runner = ["coverage", "run", "-m"] if name == MEASURED else []
-    # What failed last is remembered by suite.
-    memory = ("-o", f"cache_dir=var/cache/pytest/{name}")
-    command = [*runner, "pytest", f"tests/{name}", f"--junitxml={report}", *memory, *options]
+    command = [*runner, "pytest", *what, f"--junitxml={report}", *options]
     settings = {"DJANGO_SETTINGS_MODULE": ""} if name in WITHOUT_DJANGO else {}
     env = {**os.environ, **settings}
     return subprocess.run(
