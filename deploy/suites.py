@@ -1,8 +1,8 @@
 """Run the test suites, two at a time, and say, in one line each, what came of them.
 
 Gives: the work of `make test`: one pytest process a suite, then a table of passed, failed, skipped
-    and seconds, and below it every skipped test with its reason. A few tests that failed among
-    the others are run once more, alone; what passes then is named as unsteady. While two suites
+    and seconds, and below it every skipped test with its reason. The files of a few tests
+    that failed are run once more, alone; what passes then is named as unsteady. While two suites
     run side by side each writes to var/test/<suite>.log, printed whole when the suite has ended.
 Takes: the names of the suites wanted, separated by commas; nothing means all. LANES=1 runs one at
     a time and shows what it says at once, as does a single suite.
@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -161,7 +161,7 @@ def run_suite(name: str, lanes: Lanes) -> SuiteResult:
     report.unlink(missing_ok=True)
     began = time.monotonic()
     with _said(name, is_shown_at_once=lanes.count == 1) as out:
-        exit_code, coverage_code = _call(name, report, lanes, out)
+        exit_code, coverage_code = _call(name, report, lanes, out, [f"tests/{name}"])
     seconds = time.monotonic() - began
     return read_report(
         name, report, exit_code=exit_code, seconds=seconds, coverage_code=coverage_code
@@ -169,23 +169,31 @@ def run_suite(name: str, lanes: Lanes) -> SuiteResult:
 
 
 def repeat_failures(result: SuiteResult, lanes: Lanes) -> SuiteResult:
-    """Run the failed tests of a suite once more, without the tests that kill: what those count
+    """Run the files of the failed tests once more, without the tests that kill: what those count
     as lost or doubled stays counted."""
     print(f"== {result.name}: what failed, once more", flush=True)
     report = REPORTS / f"{result.name}.again.xml"
     report.unlink(missing_ok=True)
-    _call(result.name, report, lanes, None, "--last-failed", "-m", "not kill")
+    files = sorted({str(file_of(name)) for name in result.failures})
+    _call(result.name, report, lanes, None, [*files, "-m", "not kill"])
     return after_repeat(result, passed_names(report))
 
 
+def file_of(test: str) -> Path:
+    """Return the file of a test by its dotted name; files may send what their tests look at."""
+    parts = test.split(".")
+    paths = (Path(*parts[:count]).with_suffix(".py") for count in range(len(parts), 0, -1))
+    return next((path for path in paths if (TOP / path).is_file()), Path("tests", parts[1]))
+
+
 def _call(
-    name: str, report: Path, lanes: Lanes, out: IO[bytes] | None, *options: str
+    name: str, report: Path, lanes: Lanes, out: IO[bytes] | None, what: Sequence[str]
 ) -> tuple[int, int]:
     """Return the exit codes of pytest and, where it is measured, of the bar of coverage."""
     runner = ["coverage", "run", "-m"] if name == MEASURED else []
     # What failed last is remembered by suite: two that end together do not overwrite each other.
     memory = f"cache_dir=var/cache/pytest/{name}"
-    command = [*runner, "pytest", f"tests/{name}", f"--junitxml={report}", "-o", memory, *options]
+    command = [*runner, "pytest", *what, f"--junitxml={report}", "-o", memory]
     settings = {"DJANGO_SETTINGS_MODULE": ""} if name in WITHOUT_DJANGO else {}
     call = functools.partial(lanes.call, cwd=TOP, env={**os.environ, **settings}, out=out)
     exit_code = call([sys.executable, "-m", *command])

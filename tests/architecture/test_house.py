@@ -180,6 +180,12 @@ def test_what_fails_once_and_passes_alone_is_named_and_what_fails_twice_fails(
     assert "unsteady=1" in result.line()
 
 
+def test_the_file_of_a_failed_test_is_found_by_its_name() -> None:
+    found = suites.file_of("tests.architecture.test_house.test_x[a.b]")
+    assert found == Path("tests/architecture/test_house.py")
+    assert suites.file_of("tests.e2e.test_gone.test_x") == Path("tests/e2e")
+
+
 @pytest.mark.parametrize(
     ("suite", "failures", "exit_code", "is_repeated"),
     [("io", 3, 1, True), ("io", 4, 1, False), ("core", 1, 1, False), ("io", 0, 3, False)],
