@@ -49,13 +49,18 @@ class SuiteResult:
     `services` which real services stood behind it, `unsteady` what passed only when alone."""
 
     name: str
-    passed: int
+    passes: tuple[str, ...]
     failures: tuple[str, ...]
     skips: tuple[tuple[str, str], ...]
     seconds: float
     complaint: str = ""
     services: tuple[str, ...] = ()
     unsteady: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> int:
+        """Return how many tests passed, at the first try or the second."""
+        return len(self.passes)
 
     @property
     def failed(self) -> int:
@@ -94,9 +99,9 @@ def read_report(
     """Read pytest's JUnit file; a suite without one, or without a test, is a failed suite."""
     if not report.is_file():
         why = f"FAILED: pytest exited {exit_code} before it could report"
-        return SuiteResult(name, 0, (), (), seconds, why)
+        return SuiteResult(name, (), (), (), seconds, why)
+    passes: list[str] = []
     failures: list[str] = []
-    passed = 0
     skips: list[tuple[str, str]] = []
     tree = ElementTree.parse(report).getroot()  # noqa: S314 (own file)
     for case in tree.iter("testcase"):
@@ -106,9 +111,9 @@ def read_report(
         elif skip is not None:
             skips.append((_case_name(case), skip.get("message", "")))
         else:
-            passed += 1
+            passes.append(_case_name(case))
     complaint = ""
-    if exit_code == 5 or not passed + len(failures) + len(skips):
+    if exit_code == 5 or not (passes or failures or skips):
         complaint = "FAILED: no test was found"
     elif exit_code and not failures:
         complaint = f"FAILED: pytest exited {exit_code}"
@@ -116,27 +121,20 @@ def read_report(
         complaint = "FAILED: branch coverage is below the bar"
     named = {one.get("value", "") for one in tree.iter("property") if one.get("name") == "service"}
     services = tuple(sorted(named))
-    return SuiteResult(name, passed, tuple(failures), tuple(skips), seconds, complaint, services)
-
-
-def passed_names(report: Path) -> frozenset[str]:
-    """Return the tests that passed, by the names that `SuiteResult.failures` uses."""
-    if not report.is_file():
-        return frozenset()
-    cases = ElementTree.parse(report).iter("testcase")  # noqa: S314 (own file)
-    bad = ("failure", "error", "skipped")
-    return frozenset(
-        _case_name(case) for case in cases if all(case.find(one) is None for one in bad)
+    return SuiteResult(
+        name, tuple(passes), tuple(failures), tuple(skips), seconds, complaint, services
     )
 
 
-def after_repeat(result: SuiteResult, passed_alone: frozenset[str]) -> SuiteResult:
-    """Return what a suite came to when some of its failures were run once more, alone."""
-    unsteady = tuple(name for name in result.failures if name in passed_alone)
+def after_repeat(first: SuiteResult, again: SuiteResult) -> SuiteResult:
+    """Return what a suite came to when the files of its failures were run once more, alone."""
+    steady = set(again.passes).difference(again.failures)
+    unsteady = tuple(name for name in first.failures if name in steady)
     return replace(
-        result,
-        passed=result.passed + len(unsteady),
-        failures=tuple(name for name in result.failures if name not in passed_alone),
+        first,
+        passes=first.passes + unsteady,
+        failures=tuple(name for name in first.failures if name not in steady),
+        seconds=first.seconds + again.seconds,
         unsteady=unsteady,
     )
 
@@ -156,7 +154,7 @@ def run_suite(name: str, lanes: Lanes) -> SuiteResult:
     """Run one suite to its end and read what it reported."""
     folder = TOP / "tests" / name
     if not folder.is_dir():
-        return SuiteResult(name, 0, (), (), 0.0, f"FAILED: there is no tests/{name}")
+        return SuiteResult(name, (), (), (), 0.0, f"FAILED: there is no tests/{name}")
     report = REPORTS / f"{name}.xml"
     report.unlink(missing_ok=True)
     began = time.monotonic()
@@ -175,8 +173,11 @@ def repeat_failures(result: SuiteResult, lanes: Lanes) -> SuiteResult:
     report = REPORTS / f"{result.name}.again.xml"
     report.unlink(missing_ok=True)
     files = sorted({str(file_of(name)) for name in result.failures})
-    _call(result.name, report, lanes, None, [*files, "-m", "not kill"])
-    return after_repeat(result, passed_names(report))
+    began = time.monotonic()
+    exit_code, _ = _call(result.name, report, lanes, None, [*files, "-m", "not kill"])
+    seconds = time.monotonic() - began
+    again = read_report(result.name, report, exit_code=exit_code, seconds=seconds)
+    return after_repeat(result, again)
 
 
 def file_of(test: str) -> Path:

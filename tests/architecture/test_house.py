@@ -66,6 +66,7 @@ def test_nested_lint_settings_add_to_the_bans_or_lift_the_wire_alone() -> None:
     ],
 )
 def test_ruff_bans_what_the_folder_bans(folder: str, source: str, is_banned: bool) -> None:
+    # A source is only read by ruff, never run: the one that sleeps shows that the ban bites.
     ruff = str(Path(sys.executable).with_name("ruff"))
     options = ["--no-cache", "--select=TID251", f"--stdin-filename={folder}/sample.py"]
     done = subprocess.run(
@@ -173,9 +174,10 @@ def test_what_fails_once_and_passes_alone_is_named_and_what_fails_twice_fails(
     again = (
         '<testcase classname="t" name="a"/><testcase classname="t" name="b"><failure/></testcase>'
     )
-    passed = suites.passed_names(report(tmp_path, again))
-    result = suites.after_repeat(first, passed)
+    second = suites.read_report("io", report(tmp_path, again), exit_code=1, seconds=0.5)
+    result = suites.after_repeat(first, second)
     assert (result.passed, result.failures, result.unsteady) == (1, ("t.b", "t.c"), ("t.a",))
+    assert result.seconds == 2.0
     assert not result.is_good
     assert "unsteady=1" in result.line()
 

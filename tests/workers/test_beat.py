@@ -116,7 +116,7 @@ def test_another_beat_takes_over_when_the_first_is_gone(beats: Beats) -> None:
     turn(first, second)
     beats.heard()
     first.close()
-    takes_over(second)
+    until_it_leads(second)
     turn(second)
     assert beats.heard() == wanted("n1")
 
@@ -127,7 +127,7 @@ def test_a_beat_that_lost_its_connection_does_not_ring_beside_its_successor(beat
     beats.heard()
     assert first.leads("upkeep")
     end_connections_of_beat(beats.database_url)
-    takes_over(second)
+    until_it_leads(second)
     assert not first.leads("upkeep")
 
 
@@ -138,7 +138,7 @@ def test_without_postgresql_a_beat_does_not_ring_and_goes_on(beats: Beats) -> No
     assert beats.heard() == []
 
 
-def takes_over(beat: LeadingScheduler) -> None:
+def until_it_leads(beat: LeadingScheduler) -> None:
     """Wait for every lead: PostgreSQL ends a session some time after its connection is gone."""
     for queue in queues_of("", "n1"):
         eventually(partial(beat.leads, queue))
