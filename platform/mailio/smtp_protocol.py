@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from mailcore.outcome import Scope, SessionInfo
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import (
     ConnectFailed,
     Disconnected,
@@ -203,8 +203,7 @@ class SmtpProtocol(asyncio.Protocol):
         if not self._lost.done():
             self._lost.set_result(None)
         if not self._dialogue.is_over:
-            stage = self._stage()
-            reason = f"connection lost at {stage}" + (f": {exc}" if exc else "")
+            reason = f"connection lost at {self._stage()}" + (f": {exc}" if exc else "")
             self._break(Disconnected, SmtpReply.local(451, "4.4.2", reason))
         self._disarm()
 
@@ -396,8 +395,6 @@ class SmtpProtocol(asyncio.Protocol):
         if self._loop.time() < self._deadline - 0.001:
             self._timer = self._loop.call_at(self._deadline, self._look)
             return
-        stage = self._stage()
-        waited = "while sending content" if self._sending is not None else f"at {stage}"
-        self._break(
-            TimedOut, SmtpReply.local(451, "4.4.2", f"timed out {waited}"), scope=Scope.HOST
-        )
+        waited = "while sending content" if self._sending is not None else f"at {self._stage()}"
+        reply = SmtpReply.local(451, "4.4.2", f"timed out {waited}")
+        self._break(TimedOut, reply, scope=Scope.HOST)

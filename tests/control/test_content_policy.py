@@ -10,7 +10,7 @@ from control.mta.models import Isp
 from control.nodes.models import Node
 from control.policy.compiler import compile_policy
 from control.senders.models import Sender
-from mailcore.policy.model import Encoding
+from mailcore.policy.words import Encoding
 from tests.control.conftest import House
 from tests.control.pages import errors, page, send
 

@@ -9,7 +9,7 @@ from control.accounts.models import User
 from control.audit.models import AuditEntry
 from control.mta.models import DomainTls
 from control.policy.compiler import compile_policy
-from mailcore.policy import model
+from mailcore.policy import model, words
 from tests.control.pages import errors, page, send
 
 pytestmark = pytest.mark.django_db
@@ -30,11 +30,11 @@ def test_a_row_is_compiled_and_told_of(panel: Client) -> None:
         ".xn--bcher-kva.test": model.DomainTls(
             row.pk,
             ".xn--bcher-kva.test",
-            model.DomainTlsLevel.VERIFIED,
+            words.DomainTlsLevel.VERIFIED,
             (".mail.test", "mx.test"),
         ),
         "clear.test": model.DomainTls(
-            DomainTls.objects.get(level="none").pk, "clear.test", model.DomainTlsLevel.NONE
+            DomainTls.objects.get(level="none").pk, "clear.test", words.DomainTlsLevel.NONE
         ),
     }
     assert AuditEntry.objects.filter(object_label="clear.test").exists()

@@ -15,7 +15,7 @@ from control.policy.compiler import compile_policy
 from control.secrets import get_secret
 from control.senders.models import Sender
 from mailcore.errors import PolicyRefused
-from mailcore.policy import codec, model
+from mailcore.policy import codec, model, words
 from tests.control.conftest import House
 
 pytestmark = pytest.mark.django_db
@@ -66,14 +66,14 @@ def test_a_relay_comes_to_the_workers_as_its_row_says(house: House, panel: Clien
             sender_id=row.pk,
             host="relay.example.com",
             port=587,
-            tls=model.RelayTls.STARTTLS,
+            tls=words.RelayTls.STARTTLS,
             verifies=True,
-            auth=model.RelayAuth.ANY,
+            auth=words.RelayAuth.ANY,
             login="us",
             secret_ref=row.relay_secret_ref,
         )
     }
-    assert policy.senders[row.pk].return_path_mode is model.ReturnPathMode.PER_MESSAGE
+    assert policy.senders[row.pk].return_path_mode is words.ReturnPathMode.PER_MESSAGE
     encoded = codec.encode(policy)
     back = codec.decode(encoded.body, digest=encoded.digest, revision=0)
     assert back.relays == policy.relays

@@ -16,7 +16,8 @@ from mailcore.classify.replies import compile_patterns
 from mailcore.events import Event, EventKind, event_id, reference_name
 from mailcore.inbound import Facts, Fate, Told, facts_of, tell
 from mailcore.outcome import BounceClass, BounceType
-from mailcore.policy.model import BouncePattern, MailboxPurpose
+from mailcore.policy.model import BouncePattern
+from mailcore.policy.words import MailboxPurpose
 from mailcore.report import build_report, report_of, way_of
 from mailcore.stats import stop_entry
 from mailcore.stoplist import StopCause

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailcore.policy.model import Encoding
+from mailcore.policy.words import Encoding
 from mailcore.render import reencode, to_7bit
 from mailcore.render.build import base64_lines, quoted_printable
 

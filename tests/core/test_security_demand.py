@@ -10,7 +10,8 @@ import pytest
 
 from mailcore.outcome import TlsNeed, TlsPolicy
 from mailcore.policy.lookup import domain_tls_for
-from mailcore.policy.model import DomainTls, DomainTlsLevel, PolicySnapshot, TlsMode
+from mailcore.policy.model import DomainTls, PolicySnapshot
+from mailcore.policy.words import DomainTlsLevel, TlsMode
 from mailcore.routing.site import DnsStatus
 from mailcore.security import (
     CLEAR,

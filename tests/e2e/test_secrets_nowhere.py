@@ -99,7 +99,7 @@ def of_panel(running: Running) -> Iterator[tuple[str, bytes]]:
     waiting, seen, rows = [panel.url], set[str](), dict[str, int]()
     while waiting:
         url = waiting.pop()
-        path = urlsplit(url).path
+        path, query = urlsplit(url).path, urlsplit(url).query
         row = _ROW_PAGE.match(path)
         if path in seen or "/logout" in path or "/jsi18n" in path:
             continue
@@ -108,7 +108,7 @@ def of_panel(running: Running) -> Iterator[tuple[str, bytes]]:
             if rows[row[1]] > PAGES_PER_MODEL:
                 continue
         seen.add(path)
-        page = panel.get(path)
+        page = panel.get(f"{path}?{query}" if query else path)
         assert page.status == 200, (path, page.status)
         yield "panel", page.text.encode()
         waiting += sorted(panel.links(page), reverse=True)

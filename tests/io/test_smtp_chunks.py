@@ -8,7 +8,7 @@ import ssl
 import pytest
 
 from mailcore.outcome import Scope
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import ConnectFailed, Disconnected, Withheld
 from mailcore.transaction import Credentials
 from mailio.smtp import SmtpConnector

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from mailcore.outcome import Scope, TlsPolicy, TlsResult
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import TlsFailed
 from mailcore.security import Level, Proof, Proven, Tlsa, TlsDemand, public_key_of
 from mailio.smtp import SmtpConnector

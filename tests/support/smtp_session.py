@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from mailcore.outcome import Scope
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import (
     Connection,
     Connector,

@@ -10,7 +10,8 @@ from dataclasses import replace
 from mailcore.bells import DrainBell, Path
 from mailcore.events import recipient_hash
 from mailcore.outcome import MailClass, RowState, Scope, TlsNeed, WaitReason
-from mailcore.policy.model import DomainType, HeloMode, PolicySnapshot, Strategy
+from mailcore.policy.model import PolicySnapshot, Strategy
+from mailcore.policy.words import DomainType, HeloMode
 from mailcore.ports import (
     ConnectFailed,
     Disconnected,

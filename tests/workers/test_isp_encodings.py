@@ -8,7 +8,8 @@ from email import policy as mail_policy
 
 import pytest
 
-from mailcore.policy.model import Encoding, Node
+from mailcore.policy.model import Node
+from mailcore.policy.words import Encoding
 from mailcore.reply import SmtpReply
 from tests.support.builders import NODE, policy, row
 from tests.support.fakes import World, world

@@ -9,7 +9,8 @@ import pytest
 from mailcore.bells import DrainBell, Path
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass, RowState, Scope
-from mailcore.policy.model import DomainType, HeloMode, PolicySnapshot, Source, Strategy, TlsMode
+from mailcore.policy.model import PolicySnapshot, Source, Strategy
+from mailcore.policy.words import DomainType, HeloMode, TlsMode
 from mailcore.ports import (
     AddressAnswer,
     ConnectFailed,

@@ -9,14 +9,8 @@ import pytest
 from mailcore.bells import DrainBell, Path
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass, Scope, TlsNeed, TlsResult
-from mailcore.policy.model import (
-    PolicySnapshot,
-    Relay,
-    RelayAuth,
-    RelayTls,
-    ReturnPathMode,
-    TlsMode,
-)
+from mailcore.policy.model import PolicySnapshot, Relay
+from mailcore.policy.words import RelayAuth, RelayTls, ReturnPathMode, TlsMode
 from mailcore.ports import ConnectFailed, DnsStatus, Endpoint, MxAnswer, Proven, TlsFailed
 from mailcore.reply import SmtpReply
 from mailcore.transaction import Mechanism, Notify

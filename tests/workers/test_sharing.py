@@ -7,7 +7,8 @@ from dataclasses import replace
 from mailcore import tokens
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import RowState, Scope, TlsNeed, WaitReason
-from mailcore.policy.model import PolicySnapshot, ReturnPathMode, Strategy
+from mailcore.policy.model import PolicySnapshot, Strategy
+from mailcore.policy.words import ReturnPathMode
 from mailcore.ports import Disconnected, Grant, RecipientReply
 from mailcore.reply import SmtpReply
 from tests.support.builders import policy, row

@@ -9,7 +9,8 @@ import pytest
 
 from mailcore.dkim import DkimAlgorithm, generate, public_record
 from mailcore.outcome import RowState
-from mailcore.policy.model import DkimKey, Encoding, PolicySnapshot, SendingDomain
+from mailcore.policy.model import DkimKey, PolicySnapshot, SendingDomain
+from mailcore.policy.words import Encoding
 from tests.support.builders import policy, row
 from tests.support.fakes import World, world
 from tests.workers.test_drain import drained

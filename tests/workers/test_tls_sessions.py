@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from mailcore.bells import DrainBell, Path
 from mailcore.outcome import MailClass, RowState, Scope, TlsNeed, TlsResult
-from mailcore.policy.model import DomainTls, DomainTlsLevel, Node, PolicySnapshot, Strategy
+from mailcore.policy.model import DomainTls, Node, PolicySnapshot, Strategy
+from mailcore.policy.words import DomainTlsLevel
 from mailcore.ports import (
     AddressAnswer,
     DnsStatus,

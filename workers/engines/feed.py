@@ -18,7 +18,8 @@ from datetime import datetime
 from mailcore.bells import Path
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass, Outcome, Scope, SessionInfo
-from mailcore.policy.model import Relay, Source, Strategy, TlsMode
+from mailcore.policy.model import Relay, Source, Strategy
+from mailcore.policy.words import TlsMode
 from mailcore.ports import Grant, WireMessage
 from mailcore.reply import SmtpReply
 

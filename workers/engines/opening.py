@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mailcore.outcome import Scope, SessionInfo, TlsResult
-from mailcore.policy.model import HeloMode, TlsMode
+from mailcore.policy.words import HeloMode, TlsMode
 from mailcore.ports import (
     ConnectFailed,
     DnsStatus,

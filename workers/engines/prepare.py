@@ -29,7 +29,8 @@ from mailcore.policy.lookup import (
     shares_transactions,
     tls_mode_for,
 )
-from mailcore.policy.model import DkimKey, Isp, PolicySnapshot, TlsMode
+from mailcore.policy.model import DkimKey, Isp, PolicySnapshot
+from mailcore.policy.words import TlsMode
 from mailcore.ports import StoreUnavailable, WireMessage
 from mailcore.render.downgrade import to_7bit
 from mailcore.render.overrides import override_headers

@@ -16,7 +16,8 @@ from dataclasses import replace
 
 from mailcore.errors import PostfleetError
 from mailcore.outcome import Scope, SessionInfo, TlsPolicy
-from mailcore.policy.model import Relay, RelayAuth, RelayTls, TlsMode
+from mailcore.policy.model import Relay
+from mailcore.policy.words import RelayAuth, RelayTls, TlsMode
 from mailcore.ports import ConnectFailed, Endpoint, TlsDemand, TlsFailed, TransportError
 from mailcore.reply import SmtpReply
 from mailcore.security import Level, Proof

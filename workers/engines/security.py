@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from mailcore.outcome import SessionInfo, TlsPolicy, TlsResult
 from mailcore.policy.lookup import domain_tls_for
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import Connection, DnsStatus, MxAnswer, StsAnswer, TlsaAnswer, TlsDemand
 from mailcore.security import Level, Wish, demand_of_host, host_name, plan_wish
 from workers.engines.context import DeliverPorts

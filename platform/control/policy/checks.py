@@ -11,7 +11,8 @@ from django.db import connection
 from mailcore.address import parse_domain
 from mailcore.classify.replies import compile_patterns
 from mailcore.errors import AddressError, PolicyRefused
-from mailcore.policy.model import DomainType, PolicySnapshot, RelayAuth
+from mailcore.policy.model import PolicySnapshot
+from mailcore.policy.words import DomainType, RelayAuth
 
 
 def check(policy: PolicySnapshot) -> None:

@@ -37,7 +37,7 @@ from control.nodes.models import Node, Source
 from control.policy import checks
 from control.senders.models import Sender, SenderIspStrategy
 from mailcore.outcome import BounceClass, BounceType
-from mailcore.policy import model
+from mailcore.policy import model, words
 
 SYSTEM_STRATEGY = "60:60"
 
@@ -98,12 +98,12 @@ def _senders() -> dict[int, model.Sender]:
             pool_id=row.pool_id or 0,
             strategy_id=row.strategy_id or 0,
             default_rule_id=row.default_rule_id or 0,
-            domain_type=model.DomainType(row.domain_type),
+            domain_type=words.DomainType(row.domain_type),
             fixed_domain=row.fixed_domain,
             return_path_domain=row.return_path_domain,
             isp_strategies=tuple(speeds[row.pk]),
-            tls=model.TlsMode(row.tls),
-            return_path_mode=model.ReturnPathMode(row.return_path_mode),
+            tls=words.TlsMode(row.tls),
+            return_path_mode=words.ReturnPathMode(row.return_path_mode),
             dkim_key_ids=tuple(keys[row.pk]),
         )
         for row in Sender.objects.filter(is_deleted=False).order_by("pk")
@@ -116,9 +116,9 @@ def _relays() -> dict[int, model.Relay]:
             sender_id=row.pk,
             host=row.relay_host,
             port=row.relay_port,
-            tls=model.RelayTls(row.relay_tls),
+            tls=words.RelayTls(row.relay_tls),
             verifies=row.relay_verifies,
-            auth=model.RelayAuth(row.relay_auth),
+            auth=words.RelayAuth(row.relay_auth),
             login=row.relay_login,
             secret_ref=row.relay_secret_ref,
             allows_clear=row.relay_allows_clear,
@@ -170,9 +170,9 @@ def _mailboxes() -> dict[int, model.Mailbox]:
             port=row.port,
             login=row.login,
             secret_ref=row.secret_ref,
-            protocol=model.MailboxProtocol(row.protocol),
-            tls=model.MailboxTls(row.tls),
-            purpose=model.MailboxPurpose(row.purpose),
+            protocol=words.MailboxProtocol(row.protocol),
+            tls=words.MailboxTls(row.tls),
+            purpose=words.MailboxPurpose(row.purpose),
             account_id=row.account_id or 0,
             poll_interval_s=float(row.poll_interval_s),
             deletes_after_reading=row.deletes_after_reading,
@@ -242,9 +242,9 @@ def _isps() -> dict[int, model.Isp]:
             is_one_site=row.is_one_site,
             add_headers=tuple(added[row.pk]),
             delete_headers=tuple(deleted[row.pk]),
-            encoding_global=model.Encoding(row.encoding_global),
-            encoding_html=model.Encoding(row.encoding_html),
-            encoding_text=model.Encoding(row.encoding_text),
+            encoding_global=words.Encoding(row.encoding_global),
+            encoding_html=words.Encoding(row.encoding_html),
+            encoding_text=words.Encoding(row.encoding_text),
         )
         for row in Isp.objects.order_by("pk")
     }
@@ -259,8 +259,8 @@ def _strategies() -> dict[int, model.Strategy]:
             messages_per_connection=row.messages_per_connection,
             connection_attempts=row.connection_attempts,
             interval_s=float(row.interval_s),
-            helo=model.HeloMode(row.helo),
-            tls=model.TlsMode(row.tls),
+            helo=words.HeloMode(row.helo),
+            tls=words.TlsMode(row.tls),
             drop=row.drop,
         )
         for row in Strategy.objects.order_by("pk")
@@ -278,10 +278,10 @@ def _retry_rules() -> dict[int, model.RetryRule]:
         row.pk: model.RetryRule(
             id=row.pk,
             name=row.name,
-            mode=model.RetryMode(row.mode),
+            mode=words.RetryMode(row.mode),
             retries=row.retries,
             interval_s=float(row.interval_s),
-            type=model.RetryType(row.type),
+            type=words.RetryType(row.type),
             exponent=float(row.exponent),
             random_modifier=float(row.random_modifier),
         )
@@ -297,10 +297,10 @@ def _default_rules() -> dict[int, model.DefaultRule]:
             isp_id=row.isp_id or 0,
             priority=row.priority,
             retry_rule_id=row.retry_rule_id,
-            soft_action=model.RuleAction(row.soft_action),
-            hard_action=model.RuleAction(row.hard_action),
-            bounce_action=model.RuleAction(row.bounce_action),
-            unknown_action=model.UnknownAction(row.unknown_action),
+            soft_action=words.RuleAction(row.soft_action),
+            hard_action=words.RuleAction(row.hard_action),
+            bounce_action=words.RuleAction(row.bounce_action),
+            unknown_action=words.UnknownAction(row.unknown_action),
             unknown_after_s=float(row.unknown_after_s),
         )
         for row in DefaultRule.objects.order_by("pk")
@@ -312,7 +312,7 @@ def _domain_tls() -> dict[str, model.DomainTls]:
         row.domain: model.DomainTls(
             id=row.pk,
             domain=row.domain,
-            level=model.DomainTlsLevel(row.level),
+            level=words.DomainTlsLevel(row.level),
             names=tuple(row.names),
         )
         for row in DomainTls.objects.order_by("pk")

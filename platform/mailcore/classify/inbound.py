@@ -30,7 +30,7 @@ from mailcore.classify.mime import (
 )
 from mailcore.classify.prose import first_text, is_from_daemon
 from mailcore.errors import TokenError
-from mailcore.policy.model import MailboxPurpose
+from mailcore.policy.words import MailboxPurpose
 from mailcore.tokens import MessageToken
 
 MAX_CANDIDATES = 20

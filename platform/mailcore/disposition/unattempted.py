@@ -19,7 +19,7 @@ from mailcore.disposition.settlement import Disposition
 from mailcore.envelope import QueuedRow
 from mailcore.events import OWN_PURGE_RULE, EventKind
 from mailcore.outcome import BounceClass, BounceType, Outcome, RowState, Scope, Verdict, WaitReason
-from mailcore.policy.model import UnknownAction
+from mailcore.policy.words import UnknownAction
 from mailcore.reply import SmtpReply
 
 UNKNOWN_RULE = "unknown_give_up"

@@ -13,14 +13,12 @@ from __future__ import annotations
 from mailcore.policy.model import (
     DkimKey,
     DomainTls,
-    DomainType,
     PolicySnapshot,
-    ReturnPathMode,
     SendingDomain,
     Source,
     Strategy,
-    TlsMode,
 )
+from mailcore.policy.words import DomainType, ReturnPathMode, TlsMode
 
 # What holds where an operator has written no strategy at all: the reference's 60:60.
 BUILT_IN_STRATEGY = Strategy(

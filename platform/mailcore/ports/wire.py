@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mailcore.outcome import SessionInfo
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.routing.hosts import KnownHosts
 from mailcore.routing.site import AddressAnswer, MxAnswer
 from mailcore.security import Proven, StsAnswer, TlsaAnswer, TlsDemand, TxtAnswer

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from email import message_from_bytes
 
 from mailcore.errors import SubmissionRefused
-from mailcore.policy.model import Encoding
+from mailcore.policy.words import Encoding
 from mailcore.render.build import base64_lines, longest_line, quoted_printable
 from mailcore.render.content import (
     MAX_LINE,
@@ -246,7 +246,7 @@ def _fits_lines(data: bytes) -> bool:
     """Whether octets may travel as they are: lines end in CRLF, and none is too long."""
     ends = data.count(_CRLF)
     are_lines = ends == data.count(b"\n") == data.count(b"\r")
-    return are_lines and b"\0" not in data and longest_line(data.replace(_CRLF, b"\n")) <= MAX_LINE
+    return are_lines and b"\0" not in data and longest_line(data) <= MAX_LINE
 
 
 def _holds_boundary(body: bytes, boundaries: Sequence[bytes]) -> bool:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 from mailcore.outcome import TlsNeed, TlsPolicy, TlsResult
-from mailcore.policy.model import DomainTls, DomainTlsLevel, TlsMode
+from mailcore.policy.model import DomainTls
+from mailcore.policy.words import DomainTlsLevel, TlsMode
 from mailcore.routing.site import DnsStatus
 from mailcore.security.names import host_name
 from mailcore.security.sts import StsAnswer, StsMode, StsPolicy

@@ -21,7 +21,8 @@ TLS = {"tls_version": "TLSv1.3", "tls_cipher": "TLS_AES_256_GCM_SHA384"}
 def told(now: datetime, first: int, count: int, **fields: Any) -> Iterator[Event]:
     """Events of so many messages, each told twice."""
     kind = EventKind.DEFERRED if fields.get("tls_result") else EventKind.DELIVERED
-    values = {"mx_host": "mx.receiver.test", "tls_policy": "sts", **fields}
+    others = {"account_id": 99}  # which no house has
+    values = {"mx_host": "mx.receiver.test", "tls_policy": "sts", **others, **fields}
     for number in [*range(first, first + count)] * 2:
         yield happened(kind, now, number, **values)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mailcore.outcome import Scope
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import ConnectFailed, WireMessage
 from mailcore.transaction import Credentials, Mechanism
 from mailio.smtp import SmtpConnector

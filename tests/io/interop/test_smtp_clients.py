@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.transaction import Credentials
 from mailio.smtp import SmtpConnector
 from tests.io.interop.conftest import Installation

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from mailcore.outcome import Scope
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import TlsFailed, WireMessage
 from mailio.smtp import SmtpConnector
 from mailio.smtp_protocol import SmtpProtocol

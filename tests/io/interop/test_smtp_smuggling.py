@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from mailcore.errors import SubmissionRefused
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import WireMessage
 from mailcore.render import repair
 from mailio.smtp import SmtpConnector

@@ -19,7 +19,8 @@ from mailcore.bells import DrainBell
 from mailcore.bells import Path as Lane
 from mailcore.events import Event
 from mailcore.outcome import MailClass
-from mailcore.policy.model import DomainTls, DomainTlsLevel, PolicySnapshot
+from mailcore.policy.model import DomainTls, PolicySnapshot
+from mailcore.policy.words import DomainTlsLevel
 from mailcore.security import StsPolicy
 from mailio.dns import CacheLimits, DnsResolver
 from mailio.smtp import SmtpConnector
@@ -27,7 +28,8 @@ from mailio.sts_cache import StsCache
 from mailio.sts_fetch import StsFetcher
 from tests.support.builders import NODE, policy, row
 from tests.support.certificates import Authority, Shown, self_signed
-from tests.support.fakes import RunningClock, world
+from tests.support.fake_sources import RunningClock
+from tests.support.fakes import world
 from tests.support.https_peer import Web, page, serving_https
 from tests.support.services import SignedDns
 from tests.support.services.signed_dns import BOGUS, FORGED, PLAIN, SIGNED

@@ -2,4 +2,4 @@
 
 -- What a report needs (mailcore.dsn.DsnFacts), so that one can be made of a failure that a server
 -- reports days later; empty in all mail that did not come by SMTP.
-ALTER TABLE event ADD COLUMN dsn String AFTER custom;
+ALTER TABLE event ADD COLUMN dsn String AFTER tls_result;
