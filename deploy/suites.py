@@ -1,23 +1,36 @@
-"""Run the test suites in order and say, in one line each, what came of them.
+"""Run the test suites, two at a time, and say, in one line each, what came of them.
 
 Gives: the work of `make test`: one pytest process a suite, then a table of passed, failed, skipped
-    and seconds, and below it every skipped test with its reason. The files of a few tests that
-    failed are run once more, alone; what passes then is named as unsteady.
-Takes: the names of the suites wanted, separated by commas; nothing means all.
-Raises: nothing; exit status 1 if a test failed or a suite ran none, 2 for a name unknown.
-Follows: JUnit XML as pytest writes it; docs/decisions/0015.
+    and seconds, and below it every skipped test with its reason. The files of a few tests
+    that failed are run once more, alone; what passes then is named as unsteady. While two suites
+    run side by side each writes to var/test/<suite>.log, printed whole when the suite has ended.
+Takes: the names of the suites wanted, separated by commas; nothing means all. LANES=1 runs one at
+    a time and shows what it says at once, as does a single suite.
+Raises: nothing; exit status 1 if a test failed or a suite ran none, 2 for a name unknown, 130 when
+    it was interrupted.
+Follows: JUnit XML as pytest writes it; docs/decisions/0014, docs/decisions/0015.
 """
 
+import contextlib
+import functools
 import os
-import subprocess
+import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
+from typing import IO
 from xml.etree import ElementTree
 
+from deploy.lanes import Lanes
+
+# The first lane takes from the front, the second from the back, where whole fleets wait for mail.
 SUITES = ("core", "io", "control", "workers", "contract", "architecture", "browser", "e2e")
+LANES = 2
 # Its branch coverage is a bar, so this suite alone is measured; setup.cfg holds the bar.
 MEASURED = "core"
 # These run without the control plane, so that a broken one cannot hide what they have to say.
@@ -137,27 +150,23 @@ def _case_name(case: ElementTree.Element) -> str:
     return f"{case.get('classname', '')}.{case.get('name', '')}".lstrip(".")
 
 
-def run_suite(name: str) -> SuiteResult:
+def run_suite(name: str, lanes: Lanes) -> SuiteResult:
     """Run one suite to its end and read what it reported."""
     folder = TOP / "tests" / name
     if not folder.is_dir():
         return SuiteResult(name, (), (), (), 0.0, f"FAILED: there is no tests/{name}")
-    print(f"== {name}", flush=True)
     report = REPORTS / f"{name}.xml"
     report.unlink(missing_ok=True)
     began = time.monotonic()
-    exit_code = _pytest(name, report, [f"tests/{name}"])
-    coverage_code = 0
-    if name == MEASURED and not exit_code:
-        report_command = [sys.executable, "-m", "coverage", "report"]
-        coverage_code = subprocess.run(report_command, cwd=TOP, check=False).returncode
+    with _said(name, is_shown_at_once=lanes.count == 1) as out:
+        exit_code, coverage_code = _call(name, report, lanes, out, [f"tests/{name}"])
     seconds = time.monotonic() - began
     return read_report(
         name, report, exit_code=exit_code, seconds=seconds, coverage_code=coverage_code
     )
 
 
-def repeat_failures(result: SuiteResult) -> SuiteResult:
+def repeat_failures(result: SuiteResult, lanes: Lanes) -> SuiteResult:
     """Run the files of the failed tests once more, without the tests that kill: what those count
     as lost or doubled stays counted."""
     print(f"== {result.name}: what failed, once more", flush=True)
@@ -165,7 +174,7 @@ def repeat_failures(result: SuiteResult) -> SuiteResult:
     report.unlink(missing_ok=True)
     files = sorted({str(file_of(name)) for name in result.failures})
     began = time.monotonic()
-    exit_code = _pytest(result.name, report, files, "-m", "not kill")
+    exit_code, _ = _call(result.name, report, lanes, None, [*files, "-m", "not kill"])
     seconds = time.monotonic() - began
     again = read_report(result.name, report, exit_code=exit_code, seconds=seconds)
     return after_repeat(result, again)
@@ -178,15 +187,43 @@ def file_of(test: str) -> Path:
     return next((path for path in paths if (TOP / path).is_file()), Path("tests", parts[1]))
 
 
-def _pytest(name: str, report: Path, what: Sequence[str], *options: str) -> int:
-    """Run pytest on (a part of) a suite; return its exit code."""
+def _call(
+    name: str, report: Path, lanes: Lanes, out: IO[bytes] | None, what: Sequence[str]
+) -> tuple[int, int]:
+    """Return the exit codes of pytest and, where it is measured, of the bar of coverage."""
     runner = ["coverage", "run", "-m"] if name == MEASURED else []
-    command = [*runner, "pytest", *what, f"--junitxml={report}", *options]
+    # What failed last is remembered by suite: two that end together do not overwrite each other.
+    memory = f"cache_dir=var/cache/pytest/{name}"
+    command = [*runner, "pytest", *what, f"--junitxml={report}", "-o", memory]
     settings = {"DJANGO_SETTINGS_MODULE": ""} if name in WITHOUT_DJANGO else {}
-    env = {**os.environ, **settings}
-    return subprocess.run(
-        [sys.executable, "-m", *command], cwd=TOP, env=env, check=False
-    ).returncode
+    call = functools.partial(lanes.call, cwd=TOP, env={**os.environ, **settings}, out=out)
+    exit_code = call([sys.executable, "-m", *command])
+    if name != MEASURED or exit_code:
+        return exit_code, 0
+    return exit_code, call([sys.executable, "-m", "coverage", "report"])
+
+
+_printing = threading.Lock()
+
+
+@contextlib.contextmanager
+def _said(name: str, *, is_shown_at_once: bool) -> Iterator[IO[bytes] | None]:
+    """Give a suite the file it talks to, and print that when the suite has ended."""
+    if is_shown_at_once:
+        print(f"== {name}", flush=True)
+        yield None
+        return
+    with _printing:
+        print(f"-- {name} begins", flush=True)
+    log = REPORTS / f"{name}.log"
+    try:
+        with log.open("wb") as out:
+            yield out
+    finally:
+        with _printing, log.open("rb") as said:
+            print(f"== {name}", flush=True)
+            shutil.copyfileobj(said, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
 
 
 def print_summary(results: list[SuiteResult]) -> None:
@@ -209,6 +246,17 @@ def print_summary(results: list[SuiteResult]) -> None:
             print(f"    {test}")
 
 
+def count_lanes(environ: Mapping[str, str]) -> int:
+    """Return how many suites run side by side: LANES, or as many as there are processors for."""
+    asked = environ.get("LANES", "")
+    return int(asked) if asked.isdecimal() else min(LANES, len(os.sched_getaffinity(0)))
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End in order at a SIGTERM: the suites under way are ended too."""
+    sys.exit(128 + number)
+
+
 def main(arguments: list[str]) -> int:
     """Run what was asked for; return the exit status."""
     try:
@@ -217,8 +265,14 @@ def main(arguments: list[str]) -> int:
         print(exc, file=sys.stderr)
         return 2
     REPORTS.mkdir(parents=True, exist_ok=True)
-    results = [run_suite(name) for name in wanted]
-    results = [repeat_failures(one) if is_repeatable(one) else one for one in results]
+    signal.signal(signal.SIGTERM, _leave)
+    lanes = Lanes(wanted, count_lanes(os.environ))
+    try:
+        results = lanes.run(functools.partial(run_suite, lanes=lanes))
+        results = [repeat_failures(one, lanes) if is_repeatable(one) else one for one in results]
+    except KeyboardInterrupt:
+        print("test: interrupted")
+        return 130
     print_summary(results)
     bad = [result.name for result in results if not result.is_good]
     print(f"test: FAILED: {', '.join(bad)}" if bad else "test: ok")

@@ -24,6 +24,14 @@ is_wanted() {
   return 1
 }
 
+# A library has no command: `installed:` asks the package manager for it.
+is_here() {
+  case $1 in
+    installed:*) dpkg-query -W -f '${db:Status-Status}\n' "${1#installed:}" 2>/dev/null | grep -qx installed ;;
+    *) command -v "$1" >/dev/null ;;
+  esac
+}
+
 # Nothing that is installed may start on a standard port: tests start private instances.
 keep_daemons_down() {
   trap remove_made EXIT
@@ -86,7 +94,7 @@ get_packages() {
 missing=()
 while read -r command package suites; do
   case $command in '' | '#'*) continue ;; esac
-  if is_wanted "$suites" && ! command -v "$command" >/dev/null; then missing+=("$package"); fi
+  if is_wanted "$suites" && ! is_here "$command"; then missing+=("$package"); fi
 done <deploy/test-packages
 
 if [ "${#missing[@]}" != 0 ]; then

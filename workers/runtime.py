@@ -28,10 +28,12 @@ from mailio.broker import CeleryBells
 from mailio.clock import LedgerClock
 from mailio.dns import DnsResolver
 from mailio.holds import HoldCache
+from mailio.host_memory import RedisHostMemory
 from mailio.journal import FileJournal
 from mailio.ledger.delivery import PgLedger
 from mailio.ledger.outbox import PgOutbox
 from mailio.ledger.spool import SpoolBook
+from mailio.ledger.sts import PgStsPolicies
 from mailio.ledger.upkeep import LedgerUpkeep
 from mailio.logs import set_up_logging as set_up_logging
 from mailio.notices import RING_CHANNEL, Listener
@@ -39,9 +41,12 @@ from mailio.settings import Settings
 from mailio.shaper import RedisShaper
 from mailio.shelves import JournalDirectory, SegmentDirectory
 from mailio.smtp import SmtpConnector, Timeouts
+from mailio.smtpd_settings import read_ourselves
 from mailio.spool.segments import SegmentSpool
 from mailio.stats import open_statistics
 from mailio.stoplist import PgStopList
+from mailio.sts_cache import StsCache
+from mailio.sts_fetch import StsFetcher
 from mailio.vault import PgVault, token_ring
 from workers import writeback
 from workers.engine_thread import Engine
@@ -57,6 +62,7 @@ from workers.engines.sweep import CONTENT_GRACE_S, SpoolPorts, measure_disk, swe
 from workers.engines.upkeep import UpkeepPorts, check, expire, prune, reap, unpark
 from workers.mailboxes import open_poller
 from workers.policy_cache import PolicyCache
+from workers.reports import open_reporter
 
 WAIT_S = 5.0
 FOLLOW_S = 1.0
@@ -121,7 +127,8 @@ class EventProcess(PolicyProcess):
         statistics.migrate()
         outbox = PgOutbox(settings.database_url)
         stop_list = PgStopList(settings.database_url)
-        self._ports = ApplyPorts(outbox=outbox, statistics=statistics, stop_list=stop_list)
+        reporter = open_reporter(settings, self.policy, self.closing)
+        self._ports = ApplyPorts(outbox, statistics, stop_list, reporter)
         for adapter in (statistics, outbox, stop_list):
             self.closing(adapter.close)
 
@@ -147,12 +154,28 @@ class EngineProcess(PolicyProcess):
         self.clock = LedgerClock()
         confined = settings.is_lab
         self._resolver = DnsResolver(settings.resolver, confine_to_loopback=confined)
-        self._connector = SmtpConnector(_timeouts(settings), confine_to_loopback=confined)
+        self._connector = SmtpConnector(
+            _timeouts(settings), confine_to_loopback=confined, ca_file=settings.tls_ca_file
+        )
+        self._sts = self._sts_cache()
         self.ports = self.engine.call(self._ports())
         self.engine.call(self.ports.lease.open())
         self.closing(lambda: self.engine.call(self.ports.lease.close()))
         self._keep(self.ports.lease.keep())
         self._keep(self._follow_node_settings())
+
+    def _sts_cache(self) -> StsCache:
+        """Open the memory of MTA-STS policies; what the fleet knows is known from the start."""
+        settings = self.settings
+        store = PgStsPolicies(settings.database_url)
+        self.closing(store.close)
+        fetcher = StsFetcher(
+            self._resolver, ca_file=settings.tls_ca_file, port=settings.mta_sts_port
+        )
+        cache = StsCache(self._resolver, fetcher, store, self.clock)
+        self.closing(cache.close)
+        cache.load()
+        return cache
 
     async def _follow_node_settings(self) -> None:
         """Hand the node's settings to the adapters whenever a new policy is in force."""
@@ -180,6 +203,8 @@ class EngineProcess(PolicyProcess):
         settings = self.settings
         ledger = PgLedger(settings.database_url, clock=self.clock)
         shaper = RedisShaper(settings.redis_url)
+        hosts = RedisHostMemory(settings.redis_url, node=settings.node)
+        own_names, own_listeners = read_ourselves(os.environ)
         vault = PgVault(settings.database_url, settings.secret_keys)
         bells = CeleryBells(self.celery)
         signers = ThreadPoolExecutor(SIGNERS, thread_name_prefix="sign")
@@ -188,6 +213,7 @@ class EngineProcess(PolicyProcess):
         self.closing(bells.close)
         self.closing(signers.shutdown)
         self.closing(lambda: self.engine.call(shaper.close()))
+        self.closing(lambda: self.engine.call(hosts.close()))
         return DeliverPorts(
             policy=self.policy,
             holds=self.holds,
@@ -196,6 +222,7 @@ class EngineProcess(PolicyProcess):
             spool=self.spool,
             journal=self._journal,
             resolver=self._resolver,
+            hosts=hosts,
             connector=self._connector,
             shaper=shaper,
             bells=bells,
@@ -213,6 +240,9 @@ class EngineProcess(PolicyProcess):
             node=settings.node,
             smtp_port=settings.smtp_port,
             limits=Limits(connections=settings.connections_per_process),
+            sts=self._sts,
+            own_names=own_names,
+            own_listeners=own_listeners,
         )
 
 

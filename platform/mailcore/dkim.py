@@ -4,11 +4,11 @@ Gives    SigningKey, parse_private_key, sign; generate and public_record for who
 Takes    RFC 5322 content with CRLF line ends; keys parsed once; the time
 Raises   DkimKeyError for a key that cannot be used
 Follows  RFC 6376 (relaxed/relaxed, no `l=`), RFC 8301 (RSA of 1024 bits at least, SHA-256),
-         RFC 8463 (Ed25519)
+         RFC 8463 (Ed25519), RFC 8058 §4 (List-Unsubscribe-Post is signed), RFC 9477 §3.1 (CFBL)
 
-Every field of `SIGNED_FIELDS` is signed once more often than it occurs, so that nobody can add
-another one. The body is hashed once for all keys; a body with no runs of white space is hashed
-where it lies.
+Every field of `SIGNED_FIELDS`, and of what the caller adds to them, is signed once more often than
+it occurs, so that nobody can add another one (RFC 6376 §8.15). The body is hashed once for all
+keys; a body with no runs of white space is hashed where it lies.
 """
 
 from __future__ import annotations
@@ -37,16 +37,19 @@ SIGNED_FIELDS = (
     "cc",
     "mime-version",
     "content-type",
+    "content-transfer-encoding",
     "list-unsubscribe",
     "list-unsubscribe-post",
     "list-id",
     "in-reply-to",
     "references",
     "sender",
+    "feedback-id",
+    "cfbl-address",
+    "cfbl-feedback-id",
 )
 MIN_RSA_BITS = 1024
 RSA_BITS = 2048
-_SIGNED = frozenset(name.encode() for name in SIGNED_FIELDS)
 _WIDTH = 76
 _PADDING = padding.PKCS1v15()
 _SHA256 = hashes.SHA256()
@@ -170,7 +173,7 @@ def _body_hash(content: bytes, start: int) -> bytes:
     return hashlib.sha256(memoryview(content)[start:end]).digest()
 
 
-def _fields(head: bytes) -> dict[bytes, list[bytes]]:
+def _fields(head: bytes, signed: frozenset[bytes]) -> dict[bytes, list[bytes]]:
     """Return the raw values of the fields we sign, in order, by lower-case name."""
     found: dict[bytes, list[bytes]] = {}
     values: list[bytes] | None = None
@@ -181,18 +184,19 @@ def _fields(head: bytes) -> dict[bytes, list[bytes]]:
             continue
         name, colon, value = line.partition(b":")
         name = name.rstrip(b" \t").lower()
-        values = found.setdefault(name, []) if colon and name in _SIGNED else None
+        values = found.setdefault(name, []) if colon and name in signed else None
         if values is not None:
             values.append(value)
     return found
 
 
-def _signed_fields(head: bytes) -> tuple[list[str], bytes]:
+def _signed_fields(head: bytes, also: Sequence[str]) -> tuple[list[str], bytes]:
     """Return the names for `h=` and the canonical fields they stand for."""
-    found = _fields(head)
+    signed = dict.fromkeys((*SIGNED_FIELDS, *(name.lower() for name in also)))
+    found = _fields(head, frozenset(name.encode() for name in signed))
     names: list[str] = []
     canonical: list[bytes] = []
-    for name in SIGNED_FIELDS:
+    for name in signed:
         raw_name = name.encode()
         # A verifier takes fields of one name from the bottom up (RFC 6376 §5.4.2).
         for value in reversed(found.get(raw_name, ())):
@@ -228,10 +232,12 @@ def _sign(key: PrivateKey, data: bytes) -> bytes:
     return key.sign(hashlib.sha256(data).digest())
 
 
-def sign(content: bytes, keys: Sequence[SigningKey], *, now: int) -> bytes:
+def sign(
+    content: bytes, keys: Sequence[SigningKey], *, now: int, also: Sequence[str] = ()
+) -> bytes:
     """Return the DKIM-Signature fields, one per key, to put in front of `content`.
 
-    `now` is in seconds since 1970. No keys give no bytes.
+    `now` is in seconds since 1970; `also` names more fields to sign. No keys give no bytes.
     """
     if not keys:
         return b""
@@ -242,7 +248,7 @@ def sign(content: bytes, keys: Sequence[SigningKey], *, now: int) -> bytes:
         head_end = body_start = len(content)
     else:
         head_end, body_start = separator, separator + 4
-    names, signed = _signed_fields(content[:head_end])
+    names, signed = _signed_fields(content[:head_end], also)
     h_tag = _folded_names(names)
     bh_tag = base64.b64encode(_body_hash(content, body_start)).decode()
     fields: list[bytes] = []

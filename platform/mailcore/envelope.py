@@ -42,10 +42,14 @@ class ContentRef:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """One forward-path of a submission. `number` is its place in it, from 0."""
+    """One forward-path of a submission. `number` is its place in it, from 0.
+
+    `dsn` is the text of its `dsn.DsnOrder` where the message came by SMTP, else "".
+    """
 
     number: int
     address: ForwardPath
+    dsn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class QueuedRow:
-    """A ledger row as a claim returns it: one recipient owed a result."""
+    """A ledger row as a claim returns it: one recipient owed a result. `dsn` as in Recipient."""
 
     id: int
     lane_id: int
@@ -105,3 +109,4 @@ class QueuedRow:
     pinned_source_id: int | None
     custom: str
     last_reply: str = ""
+    dsn: str = ""

@@ -54,6 +54,9 @@ FINAL_KINDS = frozenset(
     }
 )
 
+# The rule of a purge that the account of the mail did itself.
+OWN_PURGE_RULE = "account"
+
 _REFERENCE_NAMES = {
     EventKind.ACCEPTED: "send",
     EventKind.DELIVERED: "deliv",
@@ -88,6 +91,7 @@ class Event:
 
     Times are milliseconds since 1970 (UTC); `occurred_ms` is when it happened by the database's
     clock. Numbers that do not apply are 0, texts "". Field order is the order of the columns.
+    `dsn` is the text of the DsnFacts from which the sender is told, where one wants to be.
     """
 
     event_id: str
@@ -134,6 +138,9 @@ class Event:
     dialogue_ms: int = 0
     policy_revision: int = 0
     custom: str = ""
+    tls_policy: str = ""
+    tls_result: str = ""
+    dsn: str = ""
 
 
 FIELDS = tuple(f.name for f in fields(Event))

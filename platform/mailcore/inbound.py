@@ -11,12 +11,13 @@ counts once, however often it is read and however many copies of it there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from mailcore.classify.arf import Feedback
+from mailcore.classify.dsn import DsnRecipient
 from mailcore.classify.inbound import Correlation, Inbound, InboundKind
 from mailcore.classify.replies import CompiledPatterns, classify
 from mailcore.events import FIELDS, Event, EventKind, event_id
@@ -53,6 +54,8 @@ _OF_THE_ATTEMPT: dict[str, Any] = {
     "next_due_ms": 0,
     "tls_version": "",
     "tls_cipher": "",
+    "tls_policy": "",
+    "tls_result": "",
     "queue_ms": 0,
     "dialogue_ms": 0,
 }
@@ -74,10 +77,10 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What one message comes to."""
+    """What one message comes to: an event for each recipient it is about."""
 
     fate: Fate
-    event: Event | None = None
+    events: tuple[Event, ...] = ()
 
 
 def facts_of(rows: Iterable[Mapping[str, object]]) -> dict[tuple[str, int], Event]:
@@ -110,35 +113,61 @@ def tell(
     if inbound.token is None:
         is_forged = inbound.correlation is Correlation.REFUSED
         return Told(Fate.FORGED if is_forged else Fate.UNCORRELATED)
-    known = facts.get((str(inbound.token.message_id), inbound.token.recipient_no))
-    if known is None:
-        return Told(Fate.POSTPONED)
-    if account_id not in (0, known.account_id):
+    meant = _meant(inbound, inbound.token, facts)
+    if isinstance(meant, Fate):
+        return Told(meant)
+    if account_id not in (0, meant[0].account_id):
         return Told(Fate.FOREIGN)
-    event = replace(
-        known,
-        **_OF_THE_ATTEMPT,
-        event_id=_event_id(inbound.token, _EVENT_KINDS[inbound.kind]),
-        kind=_EVENT_KINDS[inbound.kind].value,
-        occurred_ms=now_ms,
-        policy_revision=policy_revision,
-    )
-    if inbound.kind is InboundKind.BOUNCE:
-        return _bounced(inbound, event, patterns)
-    if inbound.kind is InboundKind.COMPLAINT:
-        text = _complaint(inbound.feedback)
-        return Told(Fate.TOLD, replace(event, stage="arf", rule="arf", **_reply(text)))
-    return Told(Fate.TOLD, replace(event, stage="reply", **_reply(inbound.subject)))
+    kind = _EVENT_KINDS[inbound.kind]
+    told = []
+    for known in meant:
+        event = replace(
+            known,
+            **_OF_THE_ATTEMPT,
+            event_id=event_id(
+                message_id=inbound.token.message_id,
+                recipient_no=known.recipient_no,
+                claim_no=0,
+                kind=kind,
+            ),
+            kind=kind.value,
+            occurred_ms=now_ms,
+            policy_revision=policy_revision,
+        )
+        if inbound.kind is InboundKind.COMPLAINT:
+            text = _complaint(inbound.feedback)
+            told.append(replace(event, stage="arf", rule="arf", **_reply(text)))
+        elif inbound.kind is InboundKind.REPLY:
+            told.append(replace(event, stage="reply", **_reply(inbound.subject)))
+        elif (about := inbound.bounced(event.recipient)) is not None:
+            told.append(_bounced(about, event, patterns))
+    # A report of failures that tells of none: it failed for somebody behind the recipient.
+    return Told(Fate.TOLD, tuple(told)) if told else Told(Fate.NOTED)
 
 
-def _bounced(inbound: Inbound, event: Event, patterns: CompiledPatterns) -> Told:
-    about = inbound.bounced(event.recipient)
-    if about is None:
-        # It failed for somebody behind the recipient, who has the message.
-        return Told(Fate.NOTED)
+def _meant(inbound: Inbound, token: MessageToken, facts: Facts) -> Sequence[Event] | Fate:
+    """Return what is known of the recipients a message is about, or why nobody can be meant.
+
+    A token of all recipients leaves it to the message to name them, among those of its own.
+    """
+    message_id = str(token.message_id)
+    if not token.is_of_all:
+        known = facts.get((message_id, token.recipient_no))
+        return Fate.POSTPONED if known is None else (known,)
+    of_message = [event for (its_id, _), event in facts.items() if its_id == message_id]
+    if not of_message:
+        return Fate.POSTPONED
+    named = inbound.named()
+    meant = [event for event in of_message if event.recipient.lower() in named]
+    if not meant and len(of_message) == 1:
+        return of_message
+    return meant or Fate.UNTRACED
+
+
+def _bounced(about: DsnRecipient, event: Event, patterns: CompiledPatterns) -> Event:
     reply = about.reply()
     reading = classify(reply, isp_id=event.isp_id, patterns=patterns)
-    told = replace(
+    return replace(
         event,
         stage="dsn",
         scope="recipient",
@@ -149,7 +178,6 @@ def _bounced(inbound: Inbound, event: Event, patterns: CompiledPatterns) -> Told
         enhanced="" if reply.enhanced is None else str(reply.enhanced),
         **_reply(str(reply), reply),
     )
-    return Told(Fate.TOLD, told)
 
 
 def _reply(text: str, reply: SmtpReply | None = None) -> dict[str, Any]:
@@ -161,12 +189,3 @@ def _complaint(feedback: Feedback | None) -> str:
     if feedback is None:
         return ""
     return ": ".join(filter(None, (feedback.kind.value, feedback.user_agent)))
-
-
-def _event_id(token: MessageToken, kind: EventKind) -> str:
-    return event_id(
-        message_id=token.message_id,
-        recipient_no=token.recipient_no,
-        claim_no=0,
-        kind=kind,
-    )

@@ -1,6 +1,7 @@
 """The closed vocabularies of a delivery, and what one attempt did for one recipient.
 
-Gives    Verdict, Scope, BounceType, BounceClass, MailClass, RowState, WaitReason, TlsNeed, Outcome
+Gives    Verdict, Scope, BounceType, BounceClass, MailClass, RowState, WaitReason, TlsNeed,
+         TlsPolicy, TlsResult, Outcome
 Follows  style.md rule 3: every failure names its scope, the scope says who has to wait
          RFC 3463 for the enhanced status of our own answers
 The values of these enums are what is stored and sent; they never change.
@@ -84,7 +85,33 @@ class TlsNeed(IntEnum):
     """What the submission asks of TLS; part of the lane, since it decides the connection."""
 
     POLICY = 0
-    REQUIRED = 1
+    REQUIRED = 1  # Encrypted.
+    REQUIRETLS = 2  # Authenticated, and asked of the servers behind as well (RFC 8689).
+
+
+class TlsPolicy(Enum):
+    """Whose word on TLS an attempt went by: RFC 8460 §4.4's policy types, and operators'."""
+
+    TLSA = "tlsa"
+    STS = "sts"
+    NOT_FOUND = "no-policy-found"
+    OPERATOR = "operator"
+
+
+class TlsResult(Enum):
+    """What went wrong with TLS: the result types of RFC 8460 §4.3."""
+
+    NOT_OFFERED = "starttls-not-supported"
+    WRONG_HOST = "certificate-host-mismatch"
+    EXPIRED = "certificate-expired"
+    NOT_TRUSTED = "certificate-not-trusted"
+    VALIDATION_FAILURE = "validation-failure"
+    TLSA_INVALID = "tlsa-invalid"
+    DNSSEC_INVALID = "dnssec-invalid"
+    DANE_REQUIRED = "dane-required"
+    STS_FETCH_ERROR = "sts-policy-fetch-error"
+    STS_INVALID = "sts-policy-invalid"
+    STS_WEBPKI_INVALID = "sts-webpki-invalid"
 
 
 class RowState(IntEnum):
@@ -113,7 +140,10 @@ class WaitReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """What a session was like; stamped on the events of its attempts."""
+    """What a session was like; stamped on the events of its attempts.
+
+    `tls_policy` is a TlsPolicy, "" where nobody asked; `tls_result` a TlsResult, "" for success.
+    """
 
     mx_host: str = ""
     mx_address: str = ""
@@ -121,6 +151,9 @@ class SessionInfo:
     ehlo_name: str = ""
     tls_version: str = ""
     tls_cipher: str = ""
+    tls_policy: str = ""
+    tls_result: str = ""
+    offers_dsn: bool = False
 
 
 @dataclass(frozen=True, slots=True)

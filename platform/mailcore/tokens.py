@@ -1,5 +1,7 @@
 """Message tokens: the signed key to a recipient in return paths, headers and hooks.
 
+A message that goes to several recipients in one transaction has one token for all of them.
+
 Gives    MessageToken, sign, read, return_path_local_part
 Takes    a key ring: key id (0-31) -> secret bytes; signing uses the highest id
 Raises   TokenError for what is damaged, forged, or signed by a key that is gone
@@ -24,14 +26,21 @@ _VERSION = 1
 _MAC_BYTES = 8
 _TOKEN_BYTES = 1 + 16 + 2 + _MAC_BYTES
 RETURN_PATH_PREFIX = "b-"
+# The recipient number that stands for all of a message's recipients; no recipient has it.
+ALL_RECIPIENTS = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class MessageToken:
-    """What a token names: a message and one of its recipients."""
+    """What a token names: a message and one of its recipients, or all of them."""
 
     message_id: UUID
     recipient_no: int
+
+    @property
+    def is_of_all(self) -> bool:
+        """Whether it does not say which of the message's recipients it is about."""
+        return self.recipient_no == ALL_RECIPIENTS
 
 
 def _mac(secret: bytes, body: bytes) -> bytes:

@@ -42,7 +42,7 @@ CONNECT_TIMEOUT_S = 4
 SOCKET_TIMEOUT_S = 10
 CONFIRM_TIMEOUT_S = 10
 NO_ROUTE = 312
-CONSUMERS = ("statistics", "stop_list")
+CONSUMERS = ("statistics", "stop_list", "dsn")
 
 _EXCHANGE = Exchange("postfleet", type="direct", durable=True)
 _RETRY = {"max_retries": 2, "interval_start": 0.0, "interval_step": 0.2, "interval_max": 0.4}

@@ -1,13 +1,18 @@
-"""DNS as the delivery path asks it: exchangers, addresses and names, from a cache with limits.
+"""DNS as the delivery path asks it: exchangers, addresses, names, TLSA and TXT records, from a
+cache with limits.
 
 Gives    DnsResolver (the port `Resolver`, and `ptr`), PtrAnswer
 Takes    a name server or those of resolv.conf, limits, whether to stay on loopback
 Raises   nothing once built: SERVFAIL, REFUSED, silence and nonsense are `DnsStatus.TEMPORARY`,
          so that a broken name server defers mail and never bounces it; ValueError from the
          constructor for a name server that lab mode forbids
-Follows  RFC 5321 §5.1 (MX, implicit MX), RFC 7505 (null MX), RFC 2308 (negative answers)
+Follows  RFC 5321 §5.1 (MX, implicit MX), RFC 7505 (null MX), RFC 2308 (negative answers),
+         RFC 6840 §5.7-5.8 (AD in a question asks for it in the answer)
 
 Equal questions in flight are asked once. Truncated answers are asked again over TCP.
+
+An answer is *secure* if the resolver says so (AD). We check no signature ourselves: AD is worth as
+much as the resolver and the way to it, so let it run on this host or in a network that is ours.
 """
 
 from __future__ import annotations
@@ -27,11 +32,21 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.rdtypes.ANY.MX
+import dns.rdtypes.ANY.TLSA
+import dns.rdtypes.ANY.TXT
 import dns.resolver
 import dns.reversename
 import dns.rrset
 
-from mailcore.ports import AddressAnswer, DnsStatus, MxAnswer, MxHost
+from mailcore.ports import (
+    AddressAnswer,
+    DnsStatus,
+    MxAnswer,
+    MxHost,
+    Tlsa,
+    TlsaAnswer,
+    TxtAnswer,
+)
 
 # What fits one unfragmented packet everywhere (DNS Flag Day 2020).
 _UDP_PAYLOAD = 1232
@@ -48,8 +63,8 @@ class PtrAnswer:
     detail: str = ""
 
 
-Answer = TypeVar("Answer", MxAnswer, AddressAnswer, PtrAnswer)
-AnyAnswer = MxAnswer | AddressAnswer | PtrAnswer
+Answer = TypeVar("Answer", MxAnswer, AddressAnswer, PtrAnswer, TlsaAnswer, TxtAnswer)
+AnyAnswer = MxAnswer | AddressAnswer | PtrAnswer | TlsaAnswer | TxtAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +86,8 @@ class _Records:
     rrset: dns.rrset.RRset | None = None
     ttl_s: float = 0.0
     detail: str = ""
+    is_secure: bool = False
+    canonical: str = ""
 
 
 def _is_loopback(address: str) -> bool:
@@ -133,6 +150,14 @@ class DnsResolver:
         """Return the names of an address."""
         return await self._answer(PtrAnswer, address, self._find_ptr)
 
+    async def tlsa(self, host: str, port: int) -> TlsaAnswer:
+        """Return the TLSA records of a service, `_25._tcp.<host>`."""
+        return await self._answer(TlsaAnswer, f"_{port}._tcp.{host}", self._find_tlsa)
+
+    async def txt(self, name: str) -> TxtAnswer:
+        """Return the texts of a name."""
+        return await self._answer(TxtAnswer, name, self._find_txt)
+
     # -- cache
 
     async def _answer(
@@ -183,7 +208,12 @@ class DnsResolver:
         if records.status is DnsStatus.NO_DATA:
             return await self._implicit_mx(domain, records)
         if records.rrset is None:
-            return MxAnswer(records.status, ttl_s=records.ttl_s, detail=records.detail)
+            return MxAnswer(
+                records.status,
+                ttl_s=records.ttl_s,
+                detail=records.detail,
+                is_secure=records.is_secure,
+            )
         hosts = [
             MxHost(record.preference, record.exchange.to_text(omit_final_dot=True).lower())
             for record in records.rrset
@@ -193,13 +223,15 @@ class DnsResolver:
             detail = f"{domain} takes no mail (null MX)"
             return MxAnswer(DnsStatus.NULL_MX, ttl_s=records.ttl_s, detail=detail)
         hosts.sort(key=lambda host: (host.preference, host.name))
-        return MxAnswer(DnsStatus.OK, tuple(hosts), records.ttl_s)
+        return MxAnswer(DnsStatus.OK, tuple(hosts), records.ttl_s, is_secure=records.is_secure)
 
     async def _implicit_mx(self, domain: str, records: _Records) -> MxAnswer:
         found = await self.addresses(domain)
         if found.status is DnsStatus.OK:
             ttl_s = min(found.ttl_s, records.ttl_s)
-            return MxAnswer(DnsStatus.OK, (MxHost(0, domain),), ttl_s, is_implicit=True)
+            is_secure = records.is_secure and found.is_secure
+            hosts = (MxHost(0, domain),)
+            return MxAnswer(DnsStatus.OK, hosts, ttl_s, is_implicit=True, is_secure=is_secure)
         if found.status is DnsStatus.NO_DATA:
             detail = f"{domain} has neither MX nor address"
             return MxAnswer(DnsStatus.NO_DATA, ttl_s=records.ttl_s, detail=detail)
@@ -225,7 +257,22 @@ class DnsResolver:
                     return AddressAnswer(DnsStatus.TEMPORARY, detail=detail)
         is_partial = any(found.status is DnsStatus.TEMPORARY for found in both)
         ttl_s = min(found.ttl_s for found in both if found.rrset is not None)
-        return AddressAnswer(DnsStatus.OK, addresses, 0.0 if is_partial else ttl_s)
+        # An address that is not there must be denied as securely as the other one is given.
+        answered = [found for found in both if found.status is not DnsStatus.TEMPORARY]
+        is_secure = all(found.is_secure for found in answered)
+        canonical = next(found.canonical for found in both if found.rrset is not None)
+        is_alias_secure = is_secure
+        if not is_secure and canonical != host:
+            alias = await self._ask(host, dns.rdatatype.CNAME)
+            is_alias_secure = alias.is_secure and alias.rrset is not None
+        return AddressAnswer(
+            DnsStatus.OK,
+            addresses,
+            0.0 if is_partial else ttl_s,
+            is_secure=is_secure,
+            canonical=canonical,
+            is_alias_secure=is_alias_secure,
+        )
 
     async def _find_ptr(self, address: str) -> PtrAnswer:
         try:
@@ -236,6 +283,30 @@ class DnsResolver:
         records = await self._ask(name, dns.rdatatype.PTR)
         names = tuple(sorted(str(record).rstrip(".").lower() for record in records.rrset or ()))
         return PtrAnswer(records.status, names, records.ttl_s, records.detail)
+
+    async def _find_tlsa(self, name: str) -> TlsaAnswer:
+        records = await self._ask(name, dns.rdatatype.TLSA)
+        found = tuple(
+            Tlsa(int(record.usage), int(record.selector), int(record.mtype), bytes(record.cert))
+            for record in records.rrset or ()
+            if isinstance(record, dns.rdtypes.ANY.TLSA.TLSA)
+        )
+        return TlsaAnswer(
+            records.status,
+            found,
+            is_secure=records.is_secure,
+            ttl_s=records.ttl_s,
+            detail=records.detail,
+        )
+
+    async def _find_txt(self, name: str) -> TxtAnswer:
+        records = await self._ask(name, dns.rdatatype.TXT)
+        texts = tuple(
+            b"".join(record.strings).decode("utf-8", "replace")
+            for record in records.rrset or ()
+            if isinstance(record, dns.rdtypes.ANY.TXT.TXT)
+        )
+        return TxtAnswer(records.status, texts, records.ttl_s, records.detail)
 
     # -- questions
 
@@ -272,6 +343,7 @@ class DnsResolver:
         depth: int = 0,
     ) -> _Records:
         query = dns.message.make_query(name, rdtype, use_edns=0, payload=_UDP_PAYLOAD)
+        query.flags |= dns.flags.AD
         response, _ = await dns.asyncquery.udp_with_fallback(
             query,
             server[0],
@@ -288,19 +360,25 @@ class DnsResolver:
             return _Records(DnsStatus.TEMPORARY, detail=f"{server[0]} sent no answer")
         chain = response.resolve_chaining()
         ttl_s = float(chain.minimum_ttl)
+        is_secure = bool(response.flags & dns.flags.AD)
         if rcode == dns.rcode.NXDOMAIN:
             text = name.to_text(omit_final_dot=True)
-            return _Records(
-                DnsStatus.NO_DOMAIN, None, _negative(response, ttl_s), f"{text}: no such domain"
-            )
+            detail = f"{text}: no such domain"
+            kept_s = _negative(response, ttl_s)
+            return _Records(DnsStatus.NO_DOMAIN, None, kept_s, detail, is_secure)
+        canonical = chain.canonical_name.to_text(omit_final_dot=True).lower()
         if chain.answer is not None:
-            return _Records(DnsStatus.OK, chain.answer, ttl_s)
+            return _Records(
+                DnsStatus.OK, chain.answer, ttl_s, is_secure=is_secure, canonical=canonical
+            )
         if chain.canonical_name != name and not response.authority and depth < _MAX_CNAMES:
             # An alias whose end the server left to us.
-            return await self._exchange(chain.canonical_name, rdtype, server, depth + 1)
+            end = await self._exchange(chain.canonical_name, rdtype, server, depth + 1)
+            return replace(end, is_secure=is_secure and end.is_secure)
         text = name.to_text(omit_final_dot=True)
         detail = f"{text}: no {rdtype.name} record"
-        return _Records(DnsStatus.NO_DATA, None, _negative(response, ttl_s), detail)
+        kept_s = _negative(response, ttl_s)
+        return _Records(DnsStatus.NO_DATA, None, kept_s, detail, is_secure)
 
 
 def _negative(response: dns.message.QueryMessage, ttl_s: float) -> float:

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import UUID
 
+from mailcore.dsn import facts_text
 from mailcore.envelope import ContentRef, Recipient
 from mailcore.events import Event, EventKind, encode_lines, event_id, recipient_hash
 from mailcore.ports import SpoolWriter
@@ -169,7 +170,7 @@ class Intake:
         now_ms = self._clock.now_ms()
 
         def events(taken: Sequence[AcceptMessage]) -> EventBody:
-            told = [event for m in taken for event in _events(by_id[m.message_id], now_ms)]
+            told = [e for m in taken for e in _events(by_id[m.message_id], m.content, now_ms)]
             return EventBody(encode_lines(told), len(told))
 
         fates = self._acceptor.accept(AcceptBatch(messages, events)).messages
@@ -252,7 +253,7 @@ def _message(draft: _Draft, ref: ContentRef, key: IdempotencyKey | None) -> Acce
         header_from=submission.header_from,
         reverse_path=str(submission.reverse_path),
         content=ref,
-        recipients=tuple(_row(recipient, draft.routes) for recipient in draft.kept),
+        recipients=tuple(_row(recipient, draft) for recipient in draft.kept),
         lifetime_s=draft.plan.lifetime_s,
         campaign_id=draft.campaign_id,
         tls_need=submission.tls_need,
@@ -264,11 +265,23 @@ def _message(draft: _Draft, ref: ContentRef, key: IdempotencyKey | None) -> Acce
     )
 
 
-def _row(recipient: Recipient, routes: dict[str, KnownRoute]) -> AcceptRecipient:
+def _route(domain: str, draft: _Draft) -> KnownRoute:
+    site = draft.plan.sites.get(domain)
+    if site is not None:
+        return KnownRoute(site.name, site.isp_id)
+    return draft.routes.get(domain, _NOT_ROUTED)
+
+
+def _row(recipient: Recipient, draft: _Draft) -> AcceptRecipient:
     domain = recipient.address.domain
-    route = routes.get(domain, _NOT_ROUTED)
+    route = _route(domain, draft)
     return AcceptRecipient(
-        recipient.number, str(recipient.address), domain, route.site, route.isp_id
+        recipient.number,
+        str(recipient.address),
+        domain,
+        route.site,
+        route.isp_id,
+        recipient.dsn,
     )
 
 
@@ -292,27 +305,21 @@ def _receipt(draft: _Draft) -> Receipt:
 # ── events ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _events(draft: _Draft, now_ms: int) -> Iterable[Event]:
+def _events(draft: _Draft, ref: ContentRef, now_ms: int) -> Iterable[Event]:
     for recipient in draft.kept:
         yield _event(draft, EventKind.ACCEPTED, recipient, now_ms)
     for recipient, stop in draft.stopped:
         yield _event(draft, EventKind.ACCEPTED, recipient, now_ms)
-        yield _event(draft, EventKind.STOPPED, recipient, now_ms, rule=stop.reason, why=stop.detail)
+        stopped = _event(draft, EventKind.STOPPED, recipient, now_ms)
+        dsn = _dsn(draft, recipient, ref)
+        yield replace(stopped, rule=stop.reason, reply=stop.detail, dsn=dsn)
     for rejected in draft.plan.rejected:
         yield _rejected_event(draft, rejected, now_ms)
 
 
-def _event(
-    draft: _Draft,
-    kind: EventKind,
-    recipient: Recipient,
-    now_ms: int,
-    *,
-    rule: str = "",
-    why: str = "",
-) -> Event:
+def _event(draft: _Draft, kind: EventKind, recipient: Recipient, now_ms: int) -> Event:
     submission, address = draft.plan.submission, recipient.address
-    route = draft.routes.get(address.domain, _NOT_ROUTED)
+    route = _route(address.domain, draft)
     return Event(
         event_id=event_id(
             message_id=submission.message_id,
@@ -338,12 +345,19 @@ def _event(
         header_from=submission.header_from,
         message_id_header=submission.message_id_header,
         accepted_ms=now_ms,
-        rule=rule,
-        reply=why,
         size_bytes=len(submission.content),
         policy_revision=draft.plan.policy_revision,
         custom=draft.custom,
     )
+
+
+def _dsn(draft: _Draft, recipient: Recipient, ref: ContentRef) -> str:
+    """Return what a report of a recipient needs who is stopped at the door."""
+    reverse_path = draft.plan.submission.reverse_path
+    if not recipient.dsn or reverse_path.is_null:
+        return ""
+    path = str(reverse_path)
+    return facts_text(recipient.dsn, reverse_path=path, content=ref, is_local=True)
 
 
 def _rejected_event(draft: _Draft, rejected: Rejected, now_ms: int) -> Event:

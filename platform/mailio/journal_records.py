@@ -42,6 +42,10 @@ def encode_outcome(outcome: Outcome) -> bytes:
             session.ehlo_name,
             session.tls_version,
             session.tls_cipher,
+            session.tls_policy,
+            session.tls_result,
+            # Last, and only where it says something: readers before it know six.
+            *((True,) if session.offers_dsn else ()),
         ],
         outcome.dialogue_ms,
         outcome.after_dot,

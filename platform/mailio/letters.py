@@ -15,11 +15,13 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Protocol
 
+from mailcore.dsn import DsnOrder
 from mailcore.envelope import uuid7
 from mailcore.errors import Problem, SubmissionRefused
-from mailcore.outcome import MailClass
+from mailcore.outcome import MailClass, TlsNeed
 from mailcore.policy.lookup import may_use_domain
 from mailcore.ports import Clock, PolicySource, StoreFull, StoreUnavailable
 from mailcore.reception import Identity, Letter, read_orders, received_field
@@ -137,6 +139,9 @@ class LetterIntake:
         is_own = may_use_domain(policy, account_id=account_id, domain=given.domain)
         if given != plan.submission.reverse_path and (given.is_null or is_own):
             plan = replace(plan, submission=replace(plan.submission, reverse_path=given))
+        if letter.requires_tls:
+            asked = replace(plan.submission, tls_need=TlsNeed.REQUIRETLS)
+            plan = replace(plan, submission=asked)
         request_key = RequestKey(account_id, key, _body_hash(letter)) if key else None
         return Request((plan,), request_key, _queue_id)
 
@@ -163,14 +168,30 @@ class LetterIntake:
 
 
 def _offer(raw: bytes, letter: Letter, orders: dict[str, object]) -> Offer:
-    recipients = tuple(
-        OfferedRecipient("/recipients", str(one.address), one.address) for one in letter.recipients
-    )
     if not orders:
-        return Offer("", None, raw, recipients, mail_class=MailClass.MAIN)
+        return Offer("", None, raw, _recipients(letter), mail_class=MailClass.MAIN)
     # Whom it goes to was told by RCPT: here only what the fields ask for is read.
-    shown = {"raw": "", "recipients": [recipients[0].text], **orders}
-    return replace(parse_offer(shown), raw=raw, recipients=recipients)
+    shown = {"raw": "", "recipients": [str(letter.recipients[0].address)], **orders}
+    offer = parse_offer(shown)
+    return replace(offer, raw=raw, recipients=_recipients(letter, offer.send_at))
+
+
+def _recipients(letter: Letter, send_at: datetime | None = None) -> tuple[OfferedRecipient, ...]:
+    """Return them with the reports they are asked for; equal orders are one text."""
+    due_ms = round(send_at.timestamp() * 1000) if send_at is not None else 0
+    order = DsnOrder.of_mail(ret=letter.ret, envid=letter.envid, due_ms=due_ms)
+    common = order.to_text()
+    return tuple(
+        OfferedRecipient(
+            "/recipients",
+            str(one.address),
+            one.address,
+            dsn=order.of_rcpt(one.notify, one.orcpt).to_text()
+            if one.notify or one.orcpt
+            else common,
+        )
+        for one in letter.recipients
+    )
 
 
 def _body_hash(letter: Letter) -> bytes:

@@ -15,7 +15,8 @@ import ipaddress
 import socket
 import ssl
 
-from mailcore.policy.model import Mailbox, MailboxProtocol, MailboxTls
+from mailcore.policy.model import Mailbox
+from mailcore.policy.words import MailboxProtocol, MailboxTls
 from mailcore.ports import MailboxError
 from mailio.pop3 import Pop3Session, wrapped
 

@@ -46,6 +46,8 @@ class Settings:
     connections_per_process: int
     log_level: str
     broker_queue_type: str = "classic"
+    tls_ca_file: str = ""
+    mta_sts_port: int = 443
 
     @property
     def is_lab(self) -> bool:
@@ -158,4 +160,11 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             queue_types.__contains__,
             " or ".join(queue_types),
         ),
+        tls_ca_file=_checked(
+            "TLS_CA_FILE",
+            env.get("TLS_CA_FILE", ""),
+            lambda name: not name or os.access(name, os.R_OK),
+            "this file cannot be read",
+        ),
+        mta_sts_port=_number(env, "MTA_STS_PORT", 443),
     )

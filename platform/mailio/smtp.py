@@ -1,10 +1,11 @@
-"""Opening SMTP sessions: connect, greeting, EHLO, STARTTLS, AUTH.
+"""Opening SMTP sessions: connect, greeting, EHLO, STARTTLS or TLS before all of it, AUTH.
 
 Gives    SmtpConnector (the port `Connector`), Timeouts
-Takes    timeouts, whether to stay on loopback; an endpoint per session
+Takes    timeouts, whether to stay on loopback, certificate authorities; an endpoint per session
 Raises   ConnectFailed, TimedOut, TlsFailed, Disconnected
 Follows  RFC 5321 §3.1, RFC 3207 (STARTTLS; opportunistic as in RFC 7435: the certificate is not
-         checked, since without STARTTLS the mail would go in clear)
+         checked, since without STARTTLS the mail would go in clear). Where an endpoint comes with a
+         demand, the server must meet it before anything is said to it under TLS
 """
 
 from __future__ import annotations
@@ -17,24 +18,19 @@ import socket
 import ssl
 from dataclasses import replace
 
-from mailcore.outcome import Scope
+from mailcore.outcome import Scope, TlsResult
 from mailcore.ports import ConnectFailed, Endpoint, TimedOut, TlsFailed
 from mailcore.reply import SmtpReply
+from mailcore.security import Proof
 from mailio.smtp_protocol import SmtpProtocol
 from mailio.smtp_transaction import ChunkingMemory
 from mailio.smtp_transaction import Timeouts as Timeouts
+from mailio.tls_identity import TlsIdentity, Unproven, unproven
 
 # Linux's IP_BIND_ADDRESS_NO_PORT: choose the port at connect, so that one source address is not
 # limited to the 28,000 ephemeral ports in all, but per destination.
 _IP_BIND_ADDRESS_NO_PORT = 24
 _OUR_FAULTS = frozenset({errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EACCES, errno.EMFILE})
-
-
-def _tls_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _is_loopback(address: str) -> bool:
@@ -52,11 +48,15 @@ class SmtpConnector:
     """Opens sessions; the engine owns them."""
 
     def __init__(
-        self, timeouts: Timeouts | None = None, *, confine_to_loopback: bool = False
+        self,
+        timeouts: Timeouts | None = None,
+        *,
+        confine_to_loopback: bool = False,
+        ca_file: str = "",
     ) -> None:
         self._timeouts = timeouts or Timeouts()
         self._confine_to_loopback = confine_to_loopback
-        self._tls_context = _tls_context()
+        self._identity = TlsIdentity(ca_file)
         self._chunking = ChunkingMemory()
 
     def adjust(self, *, connect_s: float) -> None:
@@ -124,24 +124,40 @@ class SmtpConnector:
         endpoint: Endpoint,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        reason = ""
+        demand, result = endpoint.demand, TlsResult.VALIDATION_FAILURE
+        encrypted: asyncio.Transport | None = None
         try:
             async with asyncio.timeout(self._timeouts.tls_s):
                 encrypted = await loop.start_tls(
                     transport,
                     protocol,
-                    self._tls_context,
-                    server_hostname=endpoint.host or None,
+                    self._identity.context_for(demand),
+                    server_hostname=_asked_name(endpoint) or None,
                     ssl_handshake_timeout=self._timeouts.tls_s,
                 )
-        except TimeoutError:
-            reason = "the TLS handshake timed out"
-        except (OSError, ssl.SSLError) as exc:
-            reason = f"the TLS handshake failed: {exc}"
-        else:
             if encrypted is not None:
-                protocol.tls_established(encrypted)
+                session = encrypted.get_extra_info("ssl_object")
+                protocol.tls_established(encrypted, self._identity.check(session, demand))
                 return
             reason = "the connection was lost in the TLS handshake"
+        except TimeoutError:
+            reason = "the TLS handshake timed out"
+        except ssl.SSLCertVerificationError as exc:
+            found = unproven(exc)
+            result, reason = found.result, found.reason
+        except Unproven as exc:
+            result, reason = exc.result, exc.reason
+            if encrypted is not None:
+                encrypted.abort()
+        except (OSError, ssl.SSLError) as exc:
+            reason = f"the TLS handshake failed: {exc}"
         reply = SmtpReply.local(451, "4.7.5", reason)
-        raise TlsFailed(reply, scope=Scope.HOST, stage="starttls")
+        raise TlsFailed(reply, scope=Scope.HOST, stage="starttls", result=result)
+
+
+def _asked_name(endpoint: Endpoint) -> str:
+    """Return the name to ask the server for: with DANE the TLSA base domain (RFC 7672 §8.1)."""
+    demand = endpoint.demand
+    if demand is not None and demand.proof is Proof.TLSA:
+        return demand.names[0]
+    return endpoint.host

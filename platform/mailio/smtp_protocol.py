@@ -12,11 +12,11 @@ session is armed for the earliest deadline it may have to keep and looks again w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from mailcore.outcome import Scope, SessionInfo
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import (
     ConnectFailed,
     Disconnected,
@@ -28,6 +28,7 @@ from mailcore.ports import (
     Withheld,
 )
 from mailcore.reply import SmtpReply
+from mailcore.security import CLEAR, Proven
 from mailcore.transaction import (
     Dialogue,
     Done,
@@ -89,6 +90,9 @@ class SmtpProtocol(asyncio.Protocol):
         self._last: tuple[bytes, ...] = ()
         # True: the session takes transactions; False: it is time for the TLS handshake.
         self.opened: asyncio.Future[bool] = loop.create_future()
+        if endpoint.is_implicit_tls:
+            self.opened.set_result(False)
+        self.proven = CLEAR
         self.session = SessionInfo(
             mx_host=endpoint.host,
             mx_address=endpoint.address,
@@ -119,7 +123,9 @@ class SmtpProtocol(asyncio.Protocol):
         """How many recipients a transaction may have; 0 if the server set no limit."""
         return self._dialogue.extensions.rcpt_max
 
-    def begin(self, message: WireMessage, *, before_dot: Callable[[], bool]) -> SmtpTransaction:
+    def begin(
+        self, message: WireMessage, *, before_dot: Callable[[Sequence[int]], bool]
+    ) -> SmtpTransaction:
         """Start a transaction; the previous one's content must have been sent."""
         transaction = SmtpTransaction(message, before_dot, self._loop)
         if self._sending is not None:
@@ -154,9 +160,10 @@ class SmtpProtocol(asyncio.Protocol):
         reply = SmtpReply.local(451, "4.4.2", reason)
         self._break(Disconnected, reply, scope=Scope.SESSION)
 
-    def tls_established(self, transport: asyncio.Transport) -> None:
+    def tls_established(self, transport: asyncio.Transport, proven: Proven) -> None:
         """Go on under TLS, through the transport that encrypts."""
         self._transport = transport
+        self.proven = proven
         self._is_tls_negotiated = True
         self.opened = self._loop.create_future()
         if self._dialogue.is_over:
@@ -196,8 +203,7 @@ class SmtpProtocol(asyncio.Protocol):
         if not self._lost.done():
             self._lost.set_result(None)
         if not self._dialogue.is_over:
-            stage = self._stage()
-            reason = f"connection lost at {stage}" + (f": {exc}" if exc else "")
+            reason = f"connection lost at {self._stage()}" + (f": {exc}" if exc else "")
             self._break(Disconnected, SmtpReply.local(451, "4.4.2", reason))
         self._disarm()
 
@@ -252,6 +258,7 @@ class SmtpProtocol(asyncio.Protocol):
             ehlo_name=self._endpoint.ehlo_name,
             tls_version=(tls.version() or "") if tls is not None else "",
             tls_cipher=cipher[0] if cipher else "",
+            offers_dsn=self._dialogue.extensions.dsn,
         )
 
     # -- content
@@ -287,7 +294,7 @@ class SmtpProtocol(asyncio.Protocol):
             return  # The line was lost in this very turn.
         is_ours = False
         try:
-            is_ours = transaction.before_dot()
+            is_ours = transaction.before_dot(transaction.undecided)
         finally:
             if not is_ours:
                 reply = SmtpReply.local(451, "4.3.0", "withheld before the final dot")
@@ -388,8 +395,6 @@ class SmtpProtocol(asyncio.Protocol):
         if self._loop.time() < self._deadline - 0.001:
             self._timer = self._loop.call_at(self._deadline, self._look)
             return
-        stage = self._stage()
-        waited = "while sending content" if self._sending is not None else f"at {stage}"
-        self._break(
-            TimedOut, SmtpReply.local(451, "4.4.2", f"timed out {waited}"), scope=Scope.HOST
-        )
+        waited = "while sending content" if self._sending is not None else f"at {self._stage()}"
+        reply = SmtpReply.local(451, "4.4.2", f"timed out {waited}")
+        self._break(TimedOut, reply, scope=Scope.HOST)

@@ -7,7 +7,7 @@ Follows  RFC 5321 §4.5.3.2 (timeouts)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -76,7 +76,7 @@ class SmtpTransaction(Transaction):
     def __init__(
         self,
         message: WireMessage,
-        before_dot: Callable[[], bool],
+        before_dot: Callable[[Sequence[int]], bool],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(message)

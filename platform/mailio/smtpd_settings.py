@@ -1,6 +1,7 @@
 """What the SMTP listener is told by its environment.
 
-Gives    SmtpdSettings, load_smtpd
+Gives    SmtpdSettings, load_smtpd; read_ourselves, for who sends and must not send to us;
+         read_smtpd_host for what needs no more
 Raises   SettingsError naming the variable and what is wrong with it
 """
 
@@ -16,6 +17,7 @@ from mailcore.address import parse_domain
 from mailcore.errors import AddressError
 from mailio.settings import SettingsError
 
+TLS_LISTEN = "SMTPD_TLS_LISTEN"
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -42,7 +44,7 @@ def load_smtpd(environ: Mapping[str, str]) -> SmtpdSettings:
     """Return the settings of the listener, or raise SettingsError."""
     cert, key = environ.get("SMTPD_TLS_CERT", ""), environ.get("SMTPD_TLS_KEY", "")
     listen = _addresses(environ, "SMTPD_LISTEN")
-    tls_listen = _addresses(environ, "SMTPD_TLS_LISTEN")
+    tls_listen = _addresses(environ, TLS_LISTEN)
     networks = _networks(environ.get("SMTPD_NETWORKS", ""))
     if not listen and not tls_listen:
         raise SettingsError("SMTPD_LISTEN is not set")
@@ -67,6 +69,20 @@ def load_smtpd(environ: Mapping[str, str]) -> SmtpdSettings:
         memory_bytes=_count(environ, "SMTPD_MEMORY_BYTES", 256 * 2**20, 2**20, 2**40),
         shows_client=_flag(environ, "SMTPD_SHOW_CLIENT"),
     )
+
+
+def read_ourselves(
+    environ: Mapping[str, str],
+) -> tuple[frozenset[str], frozenset[tuple[str, int]]]:
+    """Return the names and the listeners of this node's SMTP server, if it has one."""
+    listen = frozenset((*_addresses(environ, "SMTPD_LISTEN"), *_addresses(environ, TLS_LISTEN)))
+    name = environ.get("SMTPD_HOST", "")
+    return frozenset({_host(name)} if listen or name else ()), listen
+
+
+def read_smtpd_host(environ: Mapping[str, str]) -> str:
+    """Return SMTPD_HOST alone: who we are in what we write, whether we listen or not."""
+    return _host(environ.get("SMTPD_HOST", ""))
 
 
 def _addresses(environ: Mapping[str, str], name: str) -> tuple[tuple[str, int], ...]:

@@ -11,7 +11,6 @@ import contextlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,10 +25,11 @@ from control.management.fleet.launch import answers
 from mailio.stats import ClickhouseStatistics, open_statistics
 from tests.support.fleet import environment_without_ours, eventually
 from tests.support.happened import some_hours, store
+from tests.support.ports import free_port
 from tests.support.stack import chdb_url, postgres_url, redis_url
 
 TOP = Path(__file__).resolve().parents[2]
-START_S = 30.0
+START_S = 120.0
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -101,7 +101,7 @@ def manage(environment: dict[str, str], *arguments: str) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -111,9 +111,7 @@ def manage(environment: dict[str, str], *arguments: str) -> str:
 @contextlib.contextmanager
 def serving(environment: dict[str, str], var: Path) -> Iterator[str]:
     """Run the panel's own server; give its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     argv = [sys.executable, "-m", "gunicorn", "control.wsgi:application", "--bind", address]
     argv += ["--worker-class", "gthread", "--threads", "4", "--log-level", "warning"]
     log = var / "web.log"
@@ -125,4 +123,4 @@ def serving(environment: dict[str, str], var: Path) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)

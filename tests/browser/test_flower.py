@@ -28,7 +28,7 @@ PROCESSES = "priority,delivery*2,event,upkeep,control,beat,flower"
 WORKERS = ("priority", "delivery1", "delivery2", "event", "upkeep", "control")
 WITHIN_S = 60.0
 # A bound for a busy machine on which all services start first.
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(480)
 
 
 @dataclass(frozen=True, slots=True)

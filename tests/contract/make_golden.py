@@ -1,6 +1,6 @@
 """Make the golden files: stored bytes of every form that outlives the program that wrote it.
 
-Gives    policy_sample, bell_samples, event_samples, journal_entries, token_samples (the values the
+Gives    bell_samples, event_samples, journal_entries, token_samples (the values the
          files hold); files() (name -> bytes as this program writes them); a command:
          `PYTHONPATH=.:platform python -m tests.contract.make_golden [--again]`
 Raises   nothing
@@ -14,7 +14,6 @@ release has written yet.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import tempfile
 from collections.abc import Sequence
@@ -23,26 +22,25 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from mailcore import bells, events, outcome, tokens
+from mailcore import bells, dsn, events, outcome, tokens
 from mailcore.bells import ApplyBell, DrainBell, RouteBell, UpkeepBell
 from mailcore.classify.inbound import InboundKind
 from mailcore.events import Event, EventKind, encode_lines, event_id, recipient_hash
 from mailcore.inbound import Fate
 from mailcore.outcome import (
-    BounceClass,
-    BounceType,
     MailClass,
     Outcome,
     Scope,
     SessionInfo,
     Verdict,
 )
-from mailcore.policy import codec, model
+from mailcore.policy import codec, words
 from mailcore.reply import EnhancedStatus, SmtpReply
+from mailcore.report import ReportKind
 from mailio.journal import FileJournal
+from tests.contract.golden_policy import policy_sample
 
 GOLDEN = Path(__file__).parent / "golden"
-REVISION = 7
 MESSAGE_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 RING = {1: bytes(range(32)), 2: bytes(range(32, 64))}
 
@@ -51,158 +49,38 @@ Claim = tuple[int, int]
 
 # Every closed vocabulary whose values are stored or sent.
 VOCABULARIES: tuple[type[Enum], ...] = (
+    dsn.DsnReturn,
+    dsn.Notify,
+    ReportKind,
     outcome.Verdict,
     outcome.Scope,
     outcome.BounceType,
     outcome.BounceClass,
     outcome.MailClass,
     outcome.TlsNeed,
+    outcome.TlsPolicy,
+    outcome.TlsResult,
     outcome.RowState,
     outcome.WaitReason,
     EventKind,
-    model.RetryMode,
-    model.RetryType,
-    model.HeloMode,
-    model.DomainType,
-    model.TlsMode,
-    model.Encoding,
-    model.RuleAction,
-    model.UnknownAction,
-    model.MailboxProtocol,
-    model.MailboxTls,
-    model.MailboxPurpose,
+    words.RetryMode,
+    words.RetryType,
+    words.HeloMode,
+    words.DomainType,
+    words.ReturnPathMode,
+    words.RelayTls,
+    words.RelayAuth,
+    words.TlsMode,
+    words.DomainTlsLevel,
+    words.Encoding,
+    words.RuleAction,
+    words.UnknownAction,
+    words.MailboxProtocol,
+    words.MailboxTls,
+    words.MailboxPurpose,
     InboundKind,
     Fate,
 )
-
-
-# --- policy ---------------------------------------------------------------------------------------
-
-
-def policy_sample() -> model.PolicySnapshot:
-    """A snapshot with every field set and every word of its vocabularies used."""
-    strategies = [
-        model.Strategy(number, f"strategy {number}", 20, 3, 1, 60.0, helo, tls, drop=number == 3)
-        for number, (helo, tls) in enumerate(
-            zip(model.HeloMode, (*model.TlsMode, model.TlsMode.NONE), strict=True), 1
-        )
-    ]
-    return model.PolicySnapshot(
-        revision=REVISION,
-        accounts={1: model.Account(1, "Example", True, 1, 259200.0, 10485760, 1000)},
-        senders=dict(enumerate(_senders(), 1)),
-        sending_domains={
-            "example.com": model.SendingDomain(1, "example.com", (1, 2), "b.example.com", (1, 2))
-        },
-        pools={1: model.Pool(1, "main", (model.PoolMember(1, 3, 2), model.PoolMember(2, 1)), "ex")},
-        sources={
-            1: model.Source(1, "node1", "192.0.2.10", "out1.example.com"),
-            2: model.Source(2, "node1", "2001:db8::10", "out2.example.com", is_active=False),
-        },
-        nodes={
-            "node1": model.Node(
-                *(1, "node1", 4.0, 1800.0, 20.0, 86400.0, 3 * 2**30, 2**27),
-                *("X-Ex-Token", "ops@example.com", True),
-            )
-        },
-        isps={one.id: one for one in _isps()},
-        strategies={one.id: one for one in strategies},
-        retry_rules={one.id: one for one in _retry_rules()},
-        default_rules={one.id: one for one in _default_rules()},
-        bounce_patterns=tuple(_patterns()),
-        dkim_keys={
-            1: model.DkimKey(1, "example.com", "r1", "rsa", "dkim/1"),
-            2: model.DkimKey(2, "example.com", "e1", "ed25519", "dkim/2"),
-        },
-        mailboxes={one.id: one for one in _mailboxes()},
-        default_strategy_id=2,
-    )
-
-
-def _mailboxes() -> Sequence[model.Mailbox]:
-    protocols, modes = itertools.cycle(model.MailboxProtocol), itertools.cycle(model.MailboxTls)
-    return [
-        model.Mailbox(
-            number,
-            f"mailbox {number}",
-            "pop.example.com",
-            995,
-            "bounces@example.com",
-            f"mailbox:{number}",
-            next(protocols),
-            next(modes),
-            purpose,
-            number - 1,
-            300.0,
-            deletes_after_reading=number % 2 == 0,
-        )
-        for number, purpose in enumerate(model.MailboxPurpose, 1)
-    ]
-
-
-def _retry_rules() -> Sequence[model.RetryRule]:
-    modes = zip(model.RetryMode, model.RetryType, strict=True)
-    return [
-        model.RetryRule(number, f"retry {number}", mode, 30, 900.0, kind, 1.5, 0.25)
-        for number, (mode, kind) in enumerate(modes, 1)
-    ]
-
-
-def _patterns() -> Sequence[model.BouncePattern]:
-    types = itertools.cycle(BounceType)
-    return [
-        model.BouncePattern(
-            number, f"pattern {number}", 1, next(types), word, r"^55\d .*gone", "gone", number
-        )
-        for number, word in enumerate(BounceClass, 1)
-    ]
-
-
-def _senders() -> Sequence[model.Sender]:
-    return [
-        model.Sender(
-            number,
-            f"sender {number}",
-            (1, 2),
-            1,
-            1,
-            1,
-            kind,
-            "fixed.example.com",
-            "b.example.com",
-            ((1, 2), (2, 3)),
-            model.TlsMode.REQUIRED,
-        )
-        for number, kind in enumerate(model.DomainType, 1)
-    ]
-
-
-def _isps() -> Sequence[model.Isp]:
-    """Three of them, so that each kind of content is sent in each encoding."""
-    encodings = list(model.Encoding)
-    return [
-        model.Isp(
-            number,
-            f"Provider {number}",
-            ("provider.test", "xn--bcher-kva.test"),
-            ("mx.provider.test",),
-            2,
-            1,
-            number == 1,
-            (("X-Added", "größe"),),
-            ("X-Deleted",),
-            *(encodings[number - 1 :] + encodings[: number - 1]),
-        )
-        for number in range(1, 4)
-    ]
-
-
-def _default_rules() -> Sequence[model.DefaultRule]:
-    stop, retry = model.RuleAction.STOP, model.RuleAction.RETRY
-    return [
-        model.DefaultRule(number, f"rule {number}", 1, 10, 1, stop, retry, retry, action, 600.0)
-        for number, action in enumerate(model.UnknownAction, 1)
-    ]
 
 
 # --- bells ----------------------------------------------------------------------------------------
@@ -270,7 +148,8 @@ def _event_id(recipient_no: int, kind: EventKind) -> str:
 def journal_entries() -> tuple[Sequence[Outcome], Sequence[Claim], Sequence[Claim]]:
     """What a dead process left: outcomes to settle, dots nobody answered, claims it had settled."""
     session = SessionInfo(
-        "mx1.provider.test", "192.0.2.25", "192.0.2.10", "out1.example.com", "TLSv1.3", "AES"
+        *("mx1.provider.test", "192.0.2.25", "192.0.2.10", "out1.example.com", "TLSv1.3", "AES"),
+        *("sts", "certificate-expired"),
     )
     verdicts = list(Verdict)
     outcomes = [

@@ -21,9 +21,9 @@ from mailcore.bells import ApplyBell, DrainBell, RouteBell, UpkeepBell
 from mailcore.errors import SchemaError, TokenError
 from mailcore.events import Event, decode_lines, encode_lines, raw_lines
 from mailcore.outcome import BounceClass, BounceType
-from mailcore.policy import codec, model
+from mailcore.policy import codec, model, words
 from mailio.journal import recover
-from tests.contract import make_golden
+from tests.contract import golden_policy, make_golden
 from tests.contract.make_golden import GOLDEN
 
 POLICIES = sorted(GOLDEN.glob("policy_v*.bin"))
@@ -37,7 +37,7 @@ def stored(name: str) -> bytes:
 
 def decoded(path: Path) -> model.PolicySnapshot:
     digest = path.with_suffix(".digest").read_text(encoding="ascii").strip()
-    return codec.decode(path.read_bytes(), digest=digest, revision=make_golden.REVISION)
+    return codec.decode(path.read_bytes(), digest=digest, revision=golden_policy.REVISION)
 
 
 def values(value: Any) -> set[Any]:
@@ -77,7 +77,7 @@ def test_every_released_policy_schema_is_read_or_refused_by_its_number(path: Pat
             decoded(path)
         return
     snapshot = decoded(path)
-    assert snapshot.revision == make_golden.REVISION
+    assert snapshot.revision == golden_policy.REVISION
     assert snapshot.senders[1].return_path_domain == "b.example.com"
     assert snapshot.isps[1].add_headers == (("X-Added", "größe"),)
     assert snapshot.sources[2].is_active is False
@@ -87,23 +87,23 @@ def test_every_released_policy_schema_is_read_or_refused_by_its_number(path: Pat
 def test_this_program_writes_policy_as_its_schema_number_says() -> None:
     """Whoever changes the model raises SCHEMA_VERSION: an older worker refuses unknown fields."""
     name = f"policy_v{model.SCHEMA_VERSION}"
-    encoded = codec.encode(make_golden.policy_sample())
+    encoded = codec.encode(golden_policy.policy_sample())
     # Unpacked, for another zlib may pack the same text into other bytes.
     assert zlib.decompress(encoded.body) == zlib.decompress(stored(f"{name}.bin"))
     assert f"{encoded.digest}\n".encode() == stored(f"{name}.digest")
-    assert decoded(GOLDEN / f"{name}.bin") == make_golden.policy_sample()
+    assert decoded(GOLDEN / f"{name}.bin") == golden_policy.policy_sample()
 
 
 def test_the_policy_sample_uses_every_field_and_every_word() -> None:
-    sample = make_golden.policy_sample()
+    sample = golden_policy.policy_sample()
     for kind, held in parts(sample).items():
         for field in fields(kind):
             if field.default is not MISSING:
                 told = [getattr(one, field.name) for one in held]
                 assert any(value != field.default for value in told), f"{kind} {field.name}"
-    words = {kind for kind in make_golden.VOCABULARIES if kind.__module__ == model.__name__}
-    words |= {BounceClass, BounceType}
-    for kind in words:
+    own = {kind for kind in make_golden.VOCABULARIES if kind.__module__ == words.__name__}
+    assert own
+    for kind in {*own, BounceClass, BounceType}:
         assert set(kind) <= values(sample), kind
 
 
@@ -203,8 +203,8 @@ def test_this_program_signs_message_tokens_v1() -> None:
 def test_no_word_of_a_closed_vocabulary_changes_or_goes() -> None:
     released = json.loads(stored("vocabularies.json"))
     ours = make_golden.vocabularies()
-    for name, words in released.items():
-        assert {word: ours[name].get(word) for word in words} == words, name
+    for name, known in released.items():
+        assert {word: ours[name].get(word) for word in known} == known, name
 
 
 def test_every_word_has_its_place_in_the_golden_file() -> None:

@@ -36,6 +36,7 @@ TABLES = {
     "spool_node",
     "spool_sample",
     "stop_entry",
+    "sts_policy",
 }
 
 

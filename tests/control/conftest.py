@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
@@ -58,12 +59,57 @@ def django_db_modify_db_settings(stores: Settings) -> None:
         del connections["default"]  # the one made while no database was named
 
 
+class Databases:
+    """Two databases to run a test on: one as after an installation, and a copy with a house in it.
+    A house is fifteen rows, their audit and a compiled policy: more than most tests that live in it
+    do themselves."""
+
+    bare = ""
+    furnished = ""
+    wanted_furnished = False
+
+    @classmethod
+    def copy(cls) -> None:
+        """Make the second from the first."""
+        cls.bare = connection.settings_dict["NAME"]
+        cls.furnished = f"{cls.bare}_house"
+        connection.close()  # nobody may look on at a copy
+        with connection._nodb_cursor() as cursor:
+            cursor.execute(f'CREATE DATABASE "{cls.furnished}" TEMPLATE "{cls.bare}"')
+        cls._go(cls.furnished)
+        furnish()
+        cls.choose()
+
+    @classmethod
+    def choose(cls) -> None:
+        """Go where the next test wants to be."""
+        if cls.bare:
+            cls._go(cls.furnished if cls.wanted_furnished else cls.bare)
+
+    @classmethod
+    def _go(cls, name: str) -> None:
+        if connection.settings_dict["NAME"] != name:
+            connection.close()
+            connection.settings_dict["NAME"] = name  # every thread's connection shares these
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Choose the database before a transaction is begun in it."""
+    Databases.wanted_furnished = "house" in getattr(item, "fixturenames", ())
+    Databases.choose()
+
+
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """Give the test database what every installation begins with, once: a hundred rows with their
     audit and a revision are most of what a small test costs."""
     with django_db_blocker.unblock():
         create_system_rows(actor=SYSTEM)
+        Databases.copy()
+    yield
+    Databases.wanted_furnished = False
+    Databases.choose()
 
 
 @pytest.fixture
@@ -77,7 +123,8 @@ def database_url(db: None, stores: Settings) -> str:
 @pytest.fixture
 def system_rows(db: None) -> None:
     """What every installation begins with; a test that commits takes it away from the next."""
-    create_system_rows(actor=SYSTEM)
+    if not Strategy.objects.exists():
+        create_system_rows(actor=SYSTEM)
 
 
 @dataclass(frozen=True)
@@ -97,6 +144,22 @@ class House:
 @pytest.fixture
 def house(system_rows: None) -> House:
     """One account with a sender and a signed domain, and a second account with nothing."""
+    if not Account.objects.exists():  # a test that commits has emptied it
+        furnish()
+    return House(
+        Account.objects.get(title="Acme"),
+        Account.objects.get(title="Other"),
+        Sender.objects.get(),
+        Pool.objects.get(),
+        Source.objects.get(),
+        SendingDomain.objects.get(),
+        Key.objects.get(),
+        Strategy.objects.get(name="60:60"),
+    )
+
+
+def furnish() -> None:
+    """Create the rows of a house."""
     with policy_change(SYSTEM) as change:
         node = Node.objects.create(name="node1")
         source = Source.objects.create(node=node, address="192.0.2.1", ehlo_name="a.example.com")
@@ -113,8 +176,6 @@ def house(system_rows: None) -> House:
         DkimKey.objects.create(sending_domain=domain, selector="s1", key=key)
         for row in (node, source, pool, account, other, sender, domain):
             change.created(row)
-    strategy = Strategy.objects.get(name="60:60")
-    return House(account, other, sender, pool, source, domain, key, strategy)
 
 
 @pytest.fixture

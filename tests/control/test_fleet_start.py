@@ -69,7 +69,7 @@ def test_a_wrong_variable_ends_a_command_in_one_line(tmp_path: Path) -> None:
         env={"DATABASE_URL": "postgresql://127.0.0.1/x", "VAR_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 1

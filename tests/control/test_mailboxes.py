@@ -19,7 +19,7 @@ from control.policy.compiler import compile_policy
 from control.policy.models import PolicyRevision
 from mailcore.classify.inbound import InboundKind
 from mailcore.inbound import Fate
-from mailcore.policy import codec, model
+from mailcore.policy import codec, model, words
 from tests.control.conftest import SYSTEM, House
 
 pytestmark = pytest.mark.django_db
@@ -55,9 +55,9 @@ def test_a_mailbox_comes_to_the_pollers_as_its_row_says(house: House) -> None:
             port=110,
             login="bounces@example.com",
             secret_ref=box.secret_ref,
-            protocol=model.MailboxProtocol.POP3,
-            tls=model.MailboxTls.STARTTLS,
-            purpose=model.MailboxPurpose.COMPLAINTS,
+            protocol=words.MailboxProtocol.POP3,
+            tls=words.MailboxTls.STARTTLS,
+            purpose=words.MailboxPurpose.COMPLAINTS,
             account_id=house.account.pk,
             poll_interval_s=300.0,
             deletes_after_reading=False,
@@ -81,12 +81,12 @@ def test_a_mailbox_that_is_not_active_is_read_by_nobody(house: House) -> None:
 
 
 def test_the_words_of_the_panel_are_those_of_the_policy() -> None:
-    for choices, words in (
-        (Protocol, model.MailboxProtocol),
-        (MailboxTls, model.MailboxTls),
-        (Purpose, model.MailboxPurpose),
+    for choices, known in (
+        (Protocol, words.MailboxProtocol),
+        (MailboxTls, words.MailboxTls),
+        (Purpose, words.MailboxPurpose),
     ):
-        assert {one.value for one in choices} == {one.value for one in words}
+        assert {one.value for one in choices} == {one.value for one in known}
 
 
 BEGUN = "INSERT INTO mailbox_poll (mailbox_id, node, begun_at) VALUES (%s, 'n1', now())"

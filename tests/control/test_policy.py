@@ -5,6 +5,7 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 
 from control.access import Actor
+from control.accounts.choices import ReportsByMail
 from control.accounts.models import Account
 from control.audit.changes import StaleVersion, policy_change
 from control.audit.choices import Action
@@ -61,6 +62,13 @@ def test_the_snapshot_says_what_the_rows_say(house: House) -> None:
     case = {"sender_id": house.sender.pk, "source_id": house.source.pk}
     assert lookup.strategy_for(policy, isp_id=isp.pk, **case).connections == 20
     assert lookup.strategy_for(policy, isp_id=0, **case).id == house.strategy.pk
+
+
+def test_an_account_that_takes_events_only_is_mailed_no_reports(house: House) -> None:
+    Account.objects.filter(pk=house.other.pk).update(reports_by_mail=ReportsByMail.NONE)
+    accounts = compile_policy().accounts
+    assert accounts[house.account.pk].mails_reports
+    assert not accounts[house.other.pk].mails_reports
 
 
 def test_the_catch_all_speaks_for_domains_of_no_isp(house: House) -> None:

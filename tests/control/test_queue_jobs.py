@@ -128,6 +128,16 @@ def test_a_purge_is_counted_first_done_then_and_can_be_undone(queue: Queue) -> N
     assert Counter(event.kind for event in queue.told()) == {"purged": 6, "accepted": 6}
 
 
+def test_an_accounts_own_purge_is_told_as_its_own(queue: Queue, house: House) -> None:
+    queue.fill(2)
+    own = Actor(label="bob", account_id=house.account.pk)
+    worked(start_purge(own, ALL, reason="a mistake"))
+    assert [(event.kind, event.rule) for event in queue.told()] == [("purged", "account")] * 2
+    queue.fill(1)
+    worked(start_purge(ANN, ALL, reason="a mistake"))
+    assert (queue.told()[-1].kind, queue.told()[-1].rule) == ("purged", "")
+
+
 def test_who_did_what_and_why_is_in_the_audit(queue: Queue) -> None:
     job = start_purge(ANN, RowFilter(domains=("d1.test",)), reason="a mistake")
     assert job.title == "purge: domains d1.test"

@@ -34,7 +34,7 @@ def test_a_saved_change_is_announced_and_in_force_in_a_worker_that_then_counts_a
     settings = replace(stores, database_url=database_url)
     announced = threading.Semaphore(0)
     watcher = watch(settings.redis_url, announced.release, poll_s=3600)
-    assert announced.acquire(timeout=10)  # it listens
+    assert announced.acquire(timeout=60)  # it listens
     worker = PolicyCache.start(settings, process="p")
     try:
         before = worker.revision
@@ -42,7 +42,7 @@ def test_a_saved_change_is_announced_and_in_force_in_a_worker_that_then_counts_a
             strategy = Strategy.objects.get(name="60:60")
             change.touch(strategy)
             Strategy.objects.filter(pk=strategy.pk).update(connections=77)
-        assert announced.acquire(timeout=10)
+        assert announced.acquire(timeout=60)
         assert worker.refresh()
         assert worker.revision == before + 1
         assert worker.current().strategies[strategy.pk].connections == 77
@@ -58,7 +58,7 @@ def test_a_saved_change_is_announced_and_in_force_in_a_worker_that_then_counts_a
 def test_a_change_that_is_rolled_back_is_not_announced(published: None, stores: Settings) -> None:
     announced = threading.Semaphore(0)
     watcher = watch(stores.redis_url, announced.release, poll_s=3600)
-    assert announced.acquire(timeout=10)
+    assert announced.acquire(timeout=60)
     try:
         with pytest.raises(ZeroDivisionError):
             _change_and_fail()

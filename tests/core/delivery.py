@@ -28,17 +28,15 @@ from mailcore.outcome import (
 from mailcore.policy.model import (
     BouncePattern,
     DefaultRule,
-    DomainType,
     Isp,
     PolicySnapshot,
     Pool,
     PoolMember,
-    RetryMode,
     RetryRule,
-    RetryType,
     Sender,
     Source,
 )
+from mailcore.policy.words import DomainType, RetryMode, RetryType
 from mailcore.reply import SmtpReply
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mailcore.classify.inbound import Inbound, read_inbound
-from mailcore.policy.model import MailboxPurpose
+from mailcore.policy.words import MailboxPurpose
 
 CORPUS = Path(__file__).parent.parent / "corpus"
 RING = {1: bytes(range(32)), 2: bytes(range(32, 64))}

@@ -18,9 +18,7 @@ from mailcore.outcome import (
     Verdict,
     WaitReason,
 )
-from mailcore.policy.model import (
-    RuleAction,
-)
+from mailcore.policy.words import RuleAction
 from tests.core.delivery import (
     MESSAGE,
     NOW,

@@ -29,11 +29,8 @@ from mailcore.outcome import (
     Verdict,
     WaitReason,
 )
-from mailcore.policy.model import (
-    BouncePattern,
-    RetryMode,
-    UnknownAction,
-)
+from mailcore.policy.model import BouncePattern
+from mailcore.policy.words import RetryMode, UnknownAction
 from mailcore.reply import SmtpReply
 from tests.core.delivery import (
     NOW,

@@ -99,6 +99,33 @@ def test_a_field_that_is_added_breaks_the_signature(algorithm: DkimAlgorithm, fi
     assert not verifies(field + b"\r\n" + content)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [b"From", b"To", b"Cc", b"Subject", b"Date", b"Message-ID", b"Reply-To", b"MIME-Version",
+     b"Content-Type", b"Content-Transfer-Encoding", b"List-Unsubscribe", b"List-Unsubscribe-Post",
+     b"List-ID", b"In-Reply-To", b"References", b"Sender", b"Feedback-ID", b"CFBL-Address"],
+)  # fmt: skip
+def test_each_field_that_matters_is_signed_and_so_is_its_absence(field: bytes) -> None:
+    """RFC 6376 §8.15; for List-Unsubscribe-Post RFC 8058 §4 asks it, for CFBL RFC 9477 §3.1."""
+    present = signed(b"From: a@example.com\r\n" + field + b": one\r\n\r\nx\r\n")
+    absent = signed(b"From: a@example.com\r\n\r\nx\r\n")
+    for index in (0, 1):
+        assert verifies(present, index)
+        assert verifies(absent, index)
+        assert not verifies(present.replace(b": one", b": two"), index)
+        assert not verifies(field + b": more\r\n" + present, index)
+        assert not verifies(field + b": more\r\n" + absent, index)
+
+
+def test_a_field_that_is_named_is_signed_too() -> None:
+    key = KEYS[DkimAlgorithm.ED25519_SHA256]
+    content = sign(MESSAGE, [key], now=NOW, also=("X-Other", "Subject")) + MESSAGE
+    assert verifies(content)
+    assert not verifies(content.replace(b"X-Other: not signed", b"X-Other: changed"))
+    assert content.count(b"subject:subject:") == 1
+    assert b"subject:subject:subject" not in content.replace(b"\r\n  ", b"")
+
+
 def test_a_changed_body_or_field_breaks_both_signatures() -> None:
     content = signed(MESSAGE)
     for changed in (

@@ -1,9 +1,12 @@
 """Header overrides of an ISP: added fields replace, deleted ones go whole, the body stays."""
 
+from email import message_from_bytes, policy
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailcore.render.overrides import override_headers
+from mailcore.render.overrides import PROTECTED, override_headers
 
 CONTENT = b"From: a@b.test\r\nX-Job: one\r\n two\r\nSubject: hi\r\n\r\nX-Job: in the body\r\n"
 
@@ -27,3 +30,33 @@ def test_the_body_is_never_touched(body: bytes) -> None:
     content = b"From: a@b.test\r\nX-A: 1\r\n\r\n" + body
     got = override_headers(content, add=(("X-B", "2"),), delete=("X-A",))
     assert got == b"X-B: 2\r\nFrom: a@b.test\r\n\r\n" + body
+
+
+@pytest.mark.parametrize("name", [*sorted(PROTECTED), "FROM", "X-Postfleet-Token"])
+def test_a_protected_field_is_neither_deleted_nor_replaced(name: str) -> None:
+    content = f"{name}: mine\r\nX-A: 1\r\n\r\nbody".encode()
+    assert override_headers(content, add=(), delete=(name,)) is content
+    assert override_headers(content, add=((name, "theirs"),), delete=()) is content
+    both = override_headers(content, add=((name, "theirs"), ("X-B", "2")), delete=(name, "X-A"))
+    assert both == f"X-B: 2\r\n{name}: mine\r\n\r\nbody".encode()
+
+
+@given(
+    st.text(st.sampled_from("aB-: \r\n\0é")),
+    st.text(st.sampled_from("a :;\r\n\t\0é界")).map(lambda text: text * 30),
+)
+def test_whatever_is_added_is_one_field_at_most(name: str, value: str) -> None:
+    got = override_headers(CONTENT, add=((name, value),), delete=())
+    assert got.endswith(b"\r\n\r\nX-Job: in the body\r\n")
+    head = got.partition(b"\r\n\r\n")[0]
+    fields = [line for line in head.split(b"\r\n") if line[:1] not in (b" ", b"\t")]
+    assert len(fields) <= 4
+    assert head.isascii()
+    assert max(map(len, head.split(b"\r\n"))) <= 998
+    assert b"\r" not in head.replace(b"\r\n", b"")
+
+
+def test_an_added_value_of_any_letters_is_read_as_it_was_written() -> None:
+    got = override_headers(CONTENT, add=(("X-Greeting", "Grüße, 世界"),), delete=())
+    assert got.isascii()
+    assert message_from_bytes(got, policy=policy.SMTP)["X-Greeting"] == "Grüße, 世界"

@@ -1,4 +1,4 @@
-"""Who logs in, how, and how often somebody may be wrong."""
+"""Who logs in, how, and how often somebody may be wrong; what may be asked for under TLS alone."""
 
 from __future__ import annotations
 
@@ -116,3 +116,23 @@ def test_a_password_is_not_shown_where_steps_are_printed() -> None:
     session.say(b"EHLO client.test\r\n")
     steps = session.dialogue.receive(b"AUTH PLAIN " + GOOD + b"\r\n")
     assert "pf_secret" not in repr(steps)
+
+
+@pytest.mark.parametrize(
+    ("is_tls", "given", "answer"),
+    [
+        (True, b"REQUIRETLS", "250 2.1.0"),
+        (True, b"requiretls SIZE=9", "250 2.1.0"),
+        (True, b"REQUIRETLS=yes", "501 5.5.4"),
+        (False, b"REQUIRETLS", "555 5.5.4"),
+    ],
+)
+def test_requiretls_may_be_asked_for_under_tls_alone(
+    is_tls: bool, given: bytes, answer: str
+) -> None:
+    session = opened(can_start_tls=True, is_tls=is_tls)
+    assert session.codes(b"MAIL FROM:<a@shop.test> " + given + b"\r\n") == [answer]
+    if answer == "250 2.1.0":
+        session.say(b"RCPT TO:<b@example.com>\r\nDATA\r\n")
+        session.say(MESSAGE + b".\r\n")
+        assert session.letters[0].requires_tls

@@ -10,31 +10,8 @@ from hypothesis import strategies as st
 
 from mailcore.reception.content import find_fault
 from tests.support.reception import MESSAGE, TO_DATA, opened
+from tests.support.smuggling import ENDS
 
-# What one server or another has been found to read as the end of data.
-ENDS = [
-    b"\n.\n",
-    b"\n.\r\n",
-    b"\r\n.\n",
-    b"\r.\r",
-    b"\r.\r\n",
-    b"\r.\n",
-    b"\n.\r",
-    b"\r\n.\r",
-    b"\r\n.\r\r\n",
-    b"\r\r\n.\r\r\n",
-    b"\n\n.\r\n",
-    b"\n\n.\n\n",
-    b"\r\n\x00.\r\n",
-    b"\r\n.\x00\r\n",
-    b"\r\n.\r\x00\n",
-    b"\x00\r\n.\x00\r\n",
-    b"\r\x00\n.\r\n",
-    b"\n\r.\r\n",
-    b"\n\r\n.\r\n",
-    b"\r\n\r.\r\n",
-    b"\r\n\n.\r\n",
-]
 SMUGGLED = (
     b"MAIL FROM:<evil@shop.test>\r\nRCPT TO:<victim@example.com>\r\nDATA\r\n"
     b"From: x\r\n\r\n\r\n.\r\n"

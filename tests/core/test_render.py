@@ -150,6 +150,17 @@ def test_raw_utf8_in_header_fields_becomes_encoded_words() -> None:
     assert message["X-Note"] == "ключ"
 
 
+@pytest.mark.parametrize(
+    "body", [b"x" * 998 + b"\r\n", b"first\r\n" + b"x" * 998 + b"\r\nlast\r\n"]
+)
+def test_a_line_of_998_octets_is_left_alone(body: bytes) -> None:
+    assert repaired(HEAD + b"\r\n" + body).content.endswith(b"\r\n\r\n" + body)
+    parts = HEAD + multipart(b"\r\n" + body, b"\r\n" + body)
+    assert repaired(parts).content.endswith(parts.partition(b"\r\n\r\n")[2])
+    longer = body.replace(b"x" * 998, b"x" * 999)
+    assert b"x" * 999 not in repaired(HEAD + b"\r\n" + longer).content
+
+
 def test_an_encoded_subject_is_read_and_kept() -> None:
     content = repaired(b"From: a@shop.test\r\nSubject: =?utf-8?b?w6Q=?=\r\n\r\n")
     assert content.subject == "ä"

@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailcore.policy.model import (
-    DefaultRule,
-    DomainType,
-    Isp,
-    PolicySnapshot,
-    RetryMode,
-    RetryRule,
-    RetryType,
-    Sender,
-)
+from mailcore.policy.model import DefaultRule, Isp, PolicySnapshot, RetryRule, Sender
+from mailcore.policy.words import DomainType, RetryMode, RetryType
 from mailcore.shaping.retry import (
     BUILT_IN_RETRY,
     BUILT_IN_SCENARIO,

@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailcore.policy.model import Isp
-from mailcore.routing.site import DnsStatus, IspIndex, MxAnswer, MxHost, Site, plan_hosts, site_of
+from mailcore.policy.model import Isp, Relay
+from mailcore.routing.site import (
+    MAX_SITE_NAME,
+    DnsStatus,
+    IspIndex,
+    MxAnswer,
+    MxHost,
+    Site,
+    plan_hosts,
+    relay_site,
+    site_of,
+)
 
 NOBODY = IspIndex(())
 BIG = Isp(7, "Big", ("big.test",), ("mx.big.test",), is_one_site=True)
@@ -110,3 +120,13 @@ def test_every_order_of_equal_hosts_is_equally_likely() -> None:
 def test_a_draw_outside_its_range_is_refused(draw: float) -> None:
     with pytest.raises(ValueError, match="draw"):
         plan_hosts(answer((0, "a.test")), draw)
+
+
+def test_relayed_mail_has_a_site_for_each_sender_and_isp() -> None:
+    isps = IspIndex([Isp(4, "Peer", ("peer.test",))])
+    relay = Relay(7, "relay.test", 587)
+    assert relay_site(relay, "else.test", isps) == Site("relay:relay.test:587/7", 0)
+    assert relay_site(relay, "Peer.test", isps) == Site("relay:relay.test:587/7/4", 4)
+    long = relay_site(Relay(7, "x" * 300, 587), "peer.test", isps)
+    assert len(long.name) == MAX_SITE_NAME
+    assert long.name.endswith(":587/7/4")

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailcore.policy.model import PolicySnapshot, Pool, PoolMember, RetryMode, Source
+from mailcore.policy.model import PolicySnapshot, Pool, PoolMember, Source
+from mailcore.policy.words import RetryMode
 from mailcore.routing.source import Candidate, candidates, choose_retry_source, choose_source
 
 MEMBERS = (Candidate(1, "n1", 1), Candidate(2, "n1", 3), Candidate(3, "n2", 4))

@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 
 from mailcore.errors import SubmissionRefused
-from mailcore.outcome import MailClass
-from mailcore.policy.model import Account, PolicySnapshot, Sender, SendingDomain
+from mailcore.outcome import MailClass, TlsNeed
+from mailcore.policy.model import Account, PolicySnapshot, Relay, Sender, SendingDomain
 from mailcore.submission import Plan, parse_offer, plan_submission, raw_offer
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -168,6 +168,12 @@ def test_a_sender_is_named_by_number_or_name_or_not_at_all(value: Any, number: i
 )
 def test_the_class_is_given_by_word_or_flag(value: Any, mail_class: MailClass) -> None:
     assert planned(message(priority=value)).submission.mail_class is mail_class
+
+
+@pytest.mark.parametrize("need", TlsNeed)
+def test_a_message_may_ask_for_tls(need: TlsNeed) -> None:
+    assert planned(message(tls=need.name.lower())).submission.tls_need is need
+    assert planned(message()).submission.tls_need is TlsNeed.POLICY
 
 
 def test_times_are_read_with_their_offset() -> None:
@@ -360,3 +366,14 @@ def test_a_flood_of_problems_is_cut() -> None:
     with pytest.raises(SubmissionRefused) as caught:
         parse_offer({f"field {number}": 1 for number in range(1000)})
     assert len(caught.value.problems) == 100
+
+
+def test_a_sender_with_a_relay_needs_no_dns() -> None:
+    policy = replace(POLICY, relays={2: Relay(2, "relay.test", 587)})
+    offer = parse_offer(message(sender=2, to=["a@x.test", "b@y.test"]))
+    plan = plan_submission(offer, policy=policy, account_id=1, message_id=MESSAGE_ID, now=NOW)
+    assert {domain: site.name for domain, site in plan.sites.items()} == {
+        "x.test": "relay:relay.test:587/2",
+        "y.test": "relay:relay.test:587/2",
+    }
+    assert planned(message(sender=1)).sites == {}

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailcore.dsn import xtext
 from mailcore.outcome import Scope
 from mailcore.transaction import (
     Dialogue,
@@ -17,7 +18,6 @@ from mailcore.transaction import (
     Transaction,
     WireMessage,
 )
-from mailcore.transaction.commands import xtext
 from tests.support.dialogue import ONE_BY_ONE, hear, message, opened, text, verdicts
 
 ASKED = DsnRequest(
@@ -85,6 +85,11 @@ def test_a_parameter_that_would_be_too_long_is_left_out() -> None:
         "MAIL FROM:<from@me.test>",
         "RCPT TO:<a@peer.test>",
     ]
+
+
+def test_an_original_recipient_goes_on_as_the_client_gave_it() -> None:
+    given = DsnRequest(original_recipients=("a@x.test",), orcpts=("X400;a+2Bb",))
+    assert commands(offering("DSN"), dsn=given)[1] == "RCPT TO:<a@peer.test> ORCPT=X400;a+2Bb"
 
 
 def test_an_original_recipient_in_utf8_is_written_in_ascii() -> None:

@@ -9,7 +9,7 @@ from tests.support.fleet import Load, Running, eventually, starting
 
 CAMPAIGN = 300
 # For the start of the fleet and a campaign on a machine that others use too.
-TIMEOUT_S = 240
+TIMEOUT_S = 480
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

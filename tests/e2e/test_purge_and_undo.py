@@ -22,7 +22,7 @@ def queue(running: Running, *arguments: str) -> str:
         env=running.fleet.environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,7 +12,7 @@ from tests.support.fleet import Running, eventually
 from tests.support.panel import Panel
 
 PASSWORD = "quite another battery"
-ARRIVES_S = 30.0
+ARRIVES_S = 120.0
 
 
 def arrived(running: Running, recipient: str) -> bytes:

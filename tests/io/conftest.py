@@ -14,10 +14,13 @@ import uvloop
 
 from tests.support.services import clickhouse_server as clickhouse_server
 from tests.support.services import dovecot as dovecot
+from tests.support.services import exim as exim
+from tests.support.services import opensmtpd as opensmtpd
 from tests.support.services import postfix as postfix
 from tests.support.services import postgres_server as postgres_server
 from tests.support.services import rabbitmq as rabbitmq
 from tests.support.services import redis_server as redis_server
+from tests.support.services import signed_dns as signed_dns
 from tests.support.smtpd_fixtures import furniture as furniture
 from tests.support.smtpd_fixtures import house as house
 from tests.support.smtpd_fixtures import server as server

@@ -229,13 +229,13 @@ async def test_a_worker_of_the_kind_hears_the_bell_of_its_node(
             stderr=subprocess.STDOUT,
         )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while "heard" not in log.read_text() and time.monotonic() < deadline:
             assert worker.poll() is None, log.read_text()
             await_a_little()
     finally:
         worker.terminate()
-        worker.wait(timeout=20)
+        worker.wait(timeout=60)
     [line] = [line for line in log.read_text().splitlines() if line.startswith("heard ")]
     assert json.loads(line.removeprefix("heard ")) == json.loads(bell.to_json())
 

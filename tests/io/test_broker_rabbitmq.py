@@ -49,7 +49,7 @@ class Worker:
             assert self.process.poll() is None, self.text()
             return line in self.text()
 
-        eventually(heard, within_s=25, what=self.text)
+        eventually(heard, within_s=60, what=self.text)
 
 
 @pytest.fixture

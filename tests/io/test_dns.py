@@ -145,6 +145,25 @@ async def test_answers_are_kept_between_floor_and_ceiling() -> None:
         assert (await other.mx("gone.test")).ttl_s == 60
 
 
+async def test_what_is_not_there_is_asked_for_again_sooner() -> None:
+    async with answering(NameServer(WORLD, ttl_s=86_400)) as server:
+        asked = resolver(server, limits=CacheLimits(ceiling_s=3600, negative_ceiling_s=50))
+        assert (await asked.mx("gone.test")).ttl_s == 50
+        assert (await asked.mx("two.test")).ttl_s == 3600
+
+
+async def test_a_node_s_settings_hold_for_the_questions_to_come() -> None:
+    world = NameServer(WORLD, ttl_s=86_400, silent={"slow.test"})
+    async with answering(world) as server:
+        asked = resolver(server, limits=CacheLimits(ceiling_s=60))
+        assert (await asked.mx("two.test")).ttl_s == 60
+        asked.adjust(timeout_s=0.1, ceiling_s=7200)
+        assert (await asked.addresses("mx1.two.test")).ttl_s == 7200
+        answer = await asked.mx("slow.test")
+        assert answer.status is DnsStatus.TEMPORARY
+        assert "no answer within 0.1 s" in answer.detail or "is silent" in answer.detail
+
+
 async def test_an_answer_that_is_over_is_asked_again() -> None:
     async with answering(NameServer(WORLD, ttl_s=0)) as server:
         asked = resolver(server, limits=CacheLimits(floor_s=0))
@@ -215,3 +234,65 @@ async def test_an_address_has_names() -> None:
 
 async def test_the_servers_of_the_system_are_found_when_none_is_given() -> None:
     assert all(port == 53 for _, port in DnsResolver()._servers)
+
+
+# --- DNSSEC, as the resolver tells it -------------------------------------------------------------
+
+SIGNED = {
+    "MX signed.test": ["10 mx.signed.test."],
+    "A mx.signed.test": ["127.0.0.1"],
+    "A bare.signed.test": ["127.0.0.1"],
+    "CNAME alias.signed.test": ["mx.else.test."],
+    "A mx.else.test": ["127.0.0.1"],
+    "TLSA _25._tcp.mx.signed.test": ["3 1 1 " + "ab" * 32, "2 0 0 c0ffee"],
+    "TXT _mta-sts.signed.test": ['"v=STSv1;" " id=1;"', '"other"'],
+}
+
+
+async def test_an_answer_is_secure_if_the_resolver_says_so() -> None:
+    secure = {"signed.test", "mx.signed.test", "_25._tcp.mx.signed.test"}
+    async with answering(NameServer(SIGNED, secure=secure)) as server:
+        resolver = DnsResolver(("127.0.0.1", server.port))
+        assert (await resolver.mx("signed.test")).is_secure
+        assert (await resolver.addresses("mx.signed.test")).is_secure
+        found = await resolver.tlsa("mx.signed.test", 25)
+        assert found.is_secure
+        assert [(one.usage, one.selector, one.matching) for one in found.records] == [
+            (3, 1, 1),
+            (2, 0, 0),
+        ]
+        assert found.records[1].data == b"\xc0\xff\xee"
+        # Kept answers are as secure as they came.
+        assert (await resolver.mx("signed.test")).is_secure
+        assert not (await resolver.mx("bare.signed.test")).is_secure
+
+
+async def test_an_address_is_secure_only_if_the_lack_of_the_other_kind_is() -> None:
+    async with answering(NameServer(SIGNED, secure={"A mx.signed.test"})) as server:
+        found = await DnsResolver(("127.0.0.1", server.port)).addresses("mx.signed.test")
+    assert (found.addresses, found.is_secure) == (("127.0.0.1",), False)
+
+
+async def test_an_implicit_exchanger_is_secure_if_all_of_it_is() -> None:
+    for secure, is_secure in (({"bare.signed.test"}, True), ({"A bare.signed.test"}, False)):
+        async with answering(NameServer(SIGNED, secure=secure)) as server:
+            found = await DnsResolver(("127.0.0.1", server.port)).mx("bare.signed.test")
+        assert (found.is_implicit, found.is_secure) == (True, is_secure)
+
+
+async def test_a_secure_alias_to_a_host_that_is_not_is_told_as_such() -> None:
+    for secure in (set[str](), {"CNAME alias.signed.test"}):
+        async with answering(NameServer(SIGNED, secure=secure)) as server:
+            found = await DnsResolver(("127.0.0.1", server.port)).addresses("alias.signed.test")
+        assert (found.canonical, found.is_secure) == ("mx.else.test", False)
+        assert found.is_alias_secure is bool(secure)
+
+
+async def test_texts_are_put_together_from_their_strings() -> None:
+    async with answering(NameServer(SIGNED)) as server:
+        resolver = DnsResolver(("127.0.0.1", server.port))
+        assert sorted((await resolver.txt("_mta-sts.signed.test")).texts) == [
+            "other",
+            "v=STSv1; id=1;",
+        ]
+        assert (await resolver.txt("_mta-sts.none.test")).status is DnsStatus.NO_DOMAIN

@@ -16,7 +16,7 @@ def test_threads_that_wait_share_a_commit_and_each_gets_its_own_result() -> None
     may_go = threading.Event()
 
     def commit(items: Sequence[int]) -> list[int]:
-        may_go.wait(5)
+        may_go.wait(60)
         batches.append(len(items))
         return [item * 2 for item in items]
 
@@ -25,13 +25,13 @@ def test_threads_that_wait_share_a_commit_and_each_gets_its_own_result() -> None
     arrived = threading.Barrier(21)
 
     def submit(number: int) -> None:
-        arrived.wait(5)
+        arrived.wait(60)
         results[number] = group.submit(number)
 
     threads = [threading.Thread(target=submit, args=(number,)) for number in range(20)]
     for thread in threads:
         thread.start()
-    arrived.wait(5)
+    arrived.wait(60)
     may_go.set()
     for thread in threads:
         thread.join()
@@ -58,7 +58,7 @@ def test_a_batch_is_closed_once_it_is_heavy_enough() -> None:
 
     def commit(items: Sequence[int]) -> list[int]:
         first_runs.set()
-        may_go.wait(5)
+        may_go.wait(60)
         batches.append(list(items))
         return list(items)
 
@@ -67,7 +67,7 @@ def test_a_batch_is_closed_once_it_is_heavy_enough() -> None:
     )
     threads = [threading.Thread(target=group.submit, args=(6,)) for _ in range(7)]
     threads[0].start()
-    assert first_runs.wait(5)
+    assert first_runs.wait(60)
     for thread in threads[1:]:
         thread.start()
     while len(group._queue) < 6:

@@ -253,7 +253,7 @@ def test_one_of_many_with_the_same_key_wins_and_all_get_its_answer(world: World)
             key=key if number < 8 else None,
             answer=ids,
         )
-        start.wait(10)
+        start.wait(60)
         answers.append(world.intake.submit(offered))
 
     threads = [threading.Thread(target=submit, args=(number,)) for number in range(12)]

@@ -43,7 +43,7 @@ outcomes = st.builds(
         st.booleans(),
     ),
     stage=st.sampled_from(["connect", "rcpt", "dot"]),
-    session=st.builds(SessionInfo, *[st.text(max_size=20)] * 6),
+    session=st.builds(SessionInfo, *[st.text(max_size=20)] * 6, st.booleans()),
     dialogue_ms=st.integers(0, 10**9),
     after_dot=st.booleans(),
 )
@@ -201,7 +201,7 @@ def test_the_thread_syncs_what_was_written(tmp_path: Path, monkeypatch: pytest.M
     journal.start()
     journal.start()
     journal.dot(1, 1)
-    assert synced.wait(10)
+    assert synced.wait(60)
     journal.stop()
     journal.stop()
     assert left(journal.path).dots == [(1, 1)]

@@ -9,7 +9,8 @@ from typing import Protocol
 
 import pytest
 
-from mailcore.policy.model import Mailbox, MailboxProtocol, MailboxTls
+from mailcore.policy.model import Mailbox
+from mailcore.policy.words import MailboxProtocol, MailboxTls
 from mailcore.ports import MailboxError, MailboxItem, MailboxReader
 from mailio import pop3
 from mailio.mailbox import Pop3Reader

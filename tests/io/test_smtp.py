@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -147,7 +148,7 @@ async def test_a_slow_reader_is_waited_for_block_by_block_with_the_claim_asked_a
         await peer.take_content()
         peer.say("250 taken")
 
-    def ask() -> bool:
+    def ask(_: Sequence[int]) -> bool:
         asked.append(1)
         return True
 

@@ -8,7 +8,7 @@ import ssl
 import pytest
 
 from mailcore.outcome import Scope
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import ConnectFailed, Disconnected, Withheld
 from mailcore.transaction import Credentials
 from mailio.smtp import SmtpConnector
@@ -20,6 +20,7 @@ from tests.support.smtp_session import (
     codes,
     endpoint,
     message,
+    no,
     session,
     transact,
     yes,
@@ -89,7 +90,7 @@ async def test_a_withdrawn_claim_keeps_the_last_octets_of_a_chunk(size: int) -> 
 
     content = b"x" * (size - 2) + b"\r\n"
     async with session(script) as (connection, _):
-        transaction = connection.begin(message(content=content), before_dot=lambda: False)
+        transaction = connection.begin(message(content=content), before_dot=no)
         with pytest.raises(Withheld) as caught:
             await transaction.replies
         assert not caught.value.after_dot

@@ -15,7 +15,7 @@ from itertools import product
 
 import pytest
 
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import TransportError, WireTransaction
 from mailcore.transaction import Credentials
 from mailio.smtp import SmtpConnector, Timeouts

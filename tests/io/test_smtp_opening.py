@@ -10,7 +10,7 @@ import aiosmtpd.smtp
 import pytest
 
 from mailcore.outcome import Scope
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import (
     ConnectFailed,
     Disconnected,

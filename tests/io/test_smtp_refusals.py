@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -130,7 +131,7 @@ async def test_a_refusal_while_content_is_under_way_decides_and_no_dot_follows()
     content = (b"x" * 76 + b"\r\n") * 200_000
     asked: list[int] = []
 
-    def ask() -> bool:
+    def ask(_: Sequence[int]) -> bool:
         asked.append(1)
         return True
 

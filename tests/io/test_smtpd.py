@@ -6,6 +6,7 @@ import smtplib
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 
 import pytest
@@ -26,7 +27,7 @@ from tests.support.smtpd import (
 
 def send(port: int, message: bytes, *to: str) -> tuple[int, bytes]:
     """Send as an own host; return the final reply."""
-    with smtplib.SMTP("127.0.0.1", port, local_hostname="pc.test", timeout=10) as client:
+    with smtplib.SMTP("127.0.0.1", port, local_hostname="pc.test", timeout=60) as client:
         client.ehlo()
         client.mail("news@shop.test")
         for one in to or ("a@example.com",):
@@ -44,7 +45,7 @@ def test_smtplib_logs_in_over_starttls_and_its_message_is_in_the_queue(
     message["From"], message["To"], message["Bcc"] = "news@shop.test", "a@example.com", "b@x.test"
     message["X-Postfleet-Campaign"], message["Subject"] = "spring", "Grüße"
     message.set_content("schön\n.\n..\n")
-    with smtplib.SMTP("127.0.0.1", server.port, timeout=10) as client:
+    with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
         client.starttls(context=trusting(house.directory))
         client.login("news", TOKEN)
         assert client.send_message(message, to_addrs=["a@example.com", "b@x.test"]) == {}
@@ -65,10 +66,20 @@ def test_smtplib_logs_in_over_starttls_and_its_message_is_in_the_queue(
 
 def test_smtplib_speaks_implicit_tls(house: House, server: Listening) -> None:
     context = trusting(house.directory)
-    with smtplib.SMTP_SSL("127.0.0.1", server.tls_port, context=context, timeout=10) as client:
+    with smtplib.SMTP_SSL("127.0.0.1", server.tls_port, context=context, timeout=60) as client:
         client.login("1", TOKEN)
         client.sendmail("news@shop.test", ["a@example.com"], MESSAGE)
     assert b"with ESMTPSA id" in house.accepted()[0][2]
+
+
+def test_requiretls_stays_with_the_message(house: House, server: Listening) -> None:
+    context = trusting(house.directory)
+    with smtplib.SMTP_SSL("127.0.0.1", server.tls_port, context=context, timeout=10) as client:
+        client.login("1", TOKEN)
+        client.sendmail("news@shop.test", ["a@example.com"], MESSAGE, ["REQUIRETLS"])
+        client.sendmail("news@shop.test", ["b@example.com"], MESSAGE)
+    asked = house.query("SELECT tls_need FROM ledger_lane ORDER BY 1")
+    assert asked == [(0,), (2,)]
 
 
 def test_an_own_host_needs_no_login(house: House, server: Listening) -> None:
@@ -126,7 +137,7 @@ def test_what_is_no_good_token_is_refused(
         house.add_token("off", "pf_off", is_active=False)
         house.add_token("reader", "pf_reader", scopes=["messages:read"])
     context = trusting(house.directory)
-    with smtplib.SMTP_SSL("127.0.0.1", server.tls_port, context=context, timeout=10) as client:
+    with smtplib.SMTP_SSL("127.0.0.1", server.tls_port, context=context, timeout=60) as client:
         with pytest.raises(smtplib.SMTPAuthenticationError) as refused:
             client.login(user, password)
         assert refused.value.smtp_code == 535
@@ -136,11 +147,11 @@ def test_a_token_switched_off_ends_what_an_open_session_may_do(house: House) -> 
     house.add_token("brief", "pf_brief")
     with Listening(house, networks=()) as server:
         context = trusting(house.directory)
-        with smtplib.SMTP_SSL("127.0.0.1", server.tls_port, context=context, timeout=10) as client:
+        with smtplib.SMTP_SSL("127.0.0.1", server.tls_port, context=context, timeout=60) as client:
             client.login("brief", "pf_brief")
             client.sendmail("news@shop.test", ["a@example.com"], MESSAGE)
             house.query("DELETE FROM accounts_apitoken WHERE name = 'brief'")
-            until = time.monotonic() + 20
+            until = time.monotonic() + 60
             code = 250
             while code == 250 and time.monotonic() < until:
                 client.mail("news@shop.test")
@@ -178,6 +189,26 @@ def test_a_stop_listed_recipient_is_accepted_then_stopped(house: House, server: 
     assert [row[0] for row in house.accepted()] == ["b@example.com"]
 
 
+def test_what_a_client_asks_to_be_told_is_kept_with_each_row(
+    house: House, server: Listening
+) -> None:
+    with smtplib.SMTP("127.0.0.1", server.port, timeout=10) as client:
+        client.ehlo()
+        assert client.has_extn("dsn")
+        client.mail("news@shop.test", ["RET=FULL", "ENVID=QQ+2B1"])
+        client.rcpt("a@example.com", ["NOTIFY=SUCCESS,DELAY", "ORCPT=rfc822;x@example.com"])
+        client.rcpt("b@example.com")
+        assert client.data(MESSAGE)[0] == 250
+        later = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+        send_at = f"X-Postfleet-Send-At: {later.isoformat()}\r\n".encode()
+        client.sendmail("news@shop.test", ["c@example.com"], send_at + MESSAGE)
+    assert house.query("SELECT recipient, dsn FROM ledger_row ORDER BY id") == [
+        ("a@example.com", "S RF Nsd EQQ+2B1 Orfc822;x@example.com"),
+        ("b@example.com", "S RF EQQ+2B1"),
+        ("c@example.com", f"S T{round(later.timestamp() * 1000)}"),
+    ]
+
+
 def test_the_same_key_queues_one_message_and_another_message_is_refused(
     house: House, server: Listening
 ) -> None:
@@ -192,7 +223,7 @@ def test_the_same_key_queues_one_message_and_another_message_is_refused(
 def test_the_reverse_path_is_kept_where_it_is_the_accounts_own(
     house: House, server: Listening
 ) -> None:
-    with smtplib.SMTP("127.0.0.1", server.port, timeout=10) as client:
+    with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
         for sender in ("bounces@shop.test", "x@elsewhere.test", "<>"):
             client.sendmail(sender, ["a@example.com"], MESSAGE)
     assert [row[1] for row in house.accepted()] == ["bounces@shop.test", "news@shop.test", ""]
@@ -207,7 +238,7 @@ def test_an_account_that_is_not_active_is_refused_at_mail(house: House) -> None:
     accounts = {1: replace(POLICY.accounts[1], is_active=False)}
     with (
         Listening(house, policy=replace(POLICY, accounts=accounts)) as server,
-        smtplib.SMTP("127.0.0.1", server.port, timeout=10) as client,
+        smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client,
     ):
         client.ehlo()
         assert client.mail("news@shop.test")[0] == 550
@@ -216,7 +247,7 @@ def test_an_account_that_is_not_active_is_refused_at_mail(house: House) -> None:
 def test_an_account_that_sends_too_fast_is_told_to_wait(house: House) -> None:
     with Listening(house, messages_per_minute=2) as server:
         codes = [send(server.port, MESSAGE)[0] for _ in range(2)]
-        with smtplib.SMTP("127.0.0.1", server.port, timeout=10) as client:
+        with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
             client.ehlo()
             assert client.mail("news@shop.test")[0] == 450
     assert codes == [250, 250]

@@ -28,7 +28,7 @@ class Taker:
     def __call__(self, letters: Sequence[tuple[Letter, str]]) -> list[SmtpReply]:
         self.threads.add(threading.current_thread().name)
         self.batches.append([one.ehlo for one, _ in letters])
-        assert self.gate.acquire(timeout=10)
+        assert self.gate.acquire(timeout=60)
         if self.fails:
             raise RuntimeError("broken")
         return [SmtpReply.local(250, "2.0.0", one.ehlo) for one, _ in letters]

@@ -29,7 +29,7 @@ def test_smuggled_commands_reach_nobody(
 ) -> None:
     smuggled = ENVELOPE.replace(b"a@", b"victim@") + MESSAGE + b".\r\nQUIT\r\n"
     raw: socket.socket = socket.create_connection(
-        ("127.0.0.1", server.tls_port if is_tls else server.port), timeout=10
+        ("127.0.0.1", server.tls_port if is_tls else server.port), timeout=60
     )
     with trusting(house.directory).wrap_socket(raw) if is_tls else raw as wire:
         for said, last in ((b"", "220"), (b"EHLO x\r\n", "250"), (ENVELOPE, "354")):
@@ -62,7 +62,7 @@ def test_what_a_client_sends_with_its_handshake_is_not_lost(
     house: House, server: Listening
 ) -> None:
     """TLS 1.3 lets a client send its EHLO together with its Finished."""
-    raw = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    raw = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     raw.recv(4096)
     raw.sendall(b"EHLO x\r\n")
     raw.recv(4096)

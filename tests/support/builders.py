@@ -16,14 +16,13 @@ from mailcore.policy.model import (
     PolicySnapshot,
     Pool,
     PoolMember,
-    RetryMode,
     RetryRule,
-    RetryType,
     Sender,
     SendingDomain,
     Source,
     Strategy,
 )
+from mailcore.policy.words import RetryMode, RetryType
 from mailcore.reply import SmtpReply
 
 NODE = "n1"

@@ -25,13 +25,15 @@ SOA = "ns.test. host.test. 1 3600 600 86400 77"
 
 @dataclass
 class NameServer:
-    """`records` maps "TYPE name" to record texts, `rcodes` a name to SERVFAIL and the like."""
+    """`records` maps "TYPE name" to record texts, `rcodes` a name to SERVFAIL and the like; answers
+    to questions in `secure` come with AD if it is asked for."""
 
     records: Mapping[str, list[str]]
     rcodes: Mapping[str, dns.rcode.Rcode] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
     only_tcp: set[str] = field(default_factory=set)
     bare_alias: set[str] = field(default_factory=set)
+    secure: set[str] = field(default_factory=set)
     ttl_s: int = 120
     port: int = 0
     asked: Counter[str] = field(default_factory=Counter)
@@ -54,6 +56,8 @@ class NameServer:
             response.flags |= dns.flags.TC
             return response.to_wire()
         self._fill(response, name, kind)
+        if query.flags & dns.flags.AD and {name, f"{kind} {name}"} & self.secure:
+            response.flags |= dns.flags.AD
         return response.to_wire()
 
     def _fill(self, response: dns.message.Message, name: str, kind: str) -> None:
@@ -92,6 +96,21 @@ class _Udp(asyncio.DatagramProtocol):
             self.transport.sendto(answer, addr)
 
 
+def _on_one_port() -> tuple[socket.socket, socket.socket]:
+    """Bind TCP and UDP; a port that is free for one may be another program's for the other."""
+    while True:
+        by_tcp = socket.create_server(("127.0.0.1", 0))
+        by_udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        by_udp.setblocking(False)
+        try:
+            by_udp.bind(by_tcp.getsockname())
+        except OSError:
+            by_tcp.close()
+            by_udp.close()
+        else:
+            return by_tcp, by_udp
+
+
 @contextlib.asynccontextmanager
 async def answering(server: NameServer) -> AsyncIterator[NameServer]:
     """Serve on one free port of 127.0.0.1 over UDP and TCP."""
@@ -105,11 +124,9 @@ async def answering(server: NameServer) -> AsyncIterator[NameServer]:
                 await writer.drain()
         writer.close()
 
-    tcp = await asyncio.start_server(serve, "127.0.0.1", 0)
-    server.port = tcp.sockets[0].getsockname()[1]
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setblocking(False)
-    sock.bind(("127.0.0.1", server.port))
+    listener, sock = _on_one_port()
+    server.port = sock.getsockname()[1]
+    tcp = await asyncio.start_server(serve, sock=listener)
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(lambda: _Udp(server), sock=sock)
     try:

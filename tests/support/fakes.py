@@ -7,96 +7,43 @@ engine shows behaviour and not calls.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
 
 from mailcore.bells import ApplyBell, DrainBell, Path, RouteBell, UpkeepBell
-from mailcore.holds import NO_HOLDS, Hold, HoldScope, HoldSet
 from mailcore.outcome import (
     MailClass,
     Scope,
     SessionInfo,
 )
-from mailcore.policy.model import (
-    PolicySnapshot,
-)
+from mailcore.policy.model import PolicySnapshot
+from mailcore.policy.words import TlsMode
 from mailcore.ports import (
-    AddressAnswer,
-    DnsStatus,
     Endpoint,
     Grant,
-    MxAnswer,
-    MxHost,
     Rate,
     RecipientReply,
     StoreUnavailable,
+    StsSource,
+    TlsFailed,
     TransportError,
     WireMessage,
     Withheld,
 )
 from mailcore.reply import SmtpReply
-from tests.support.builders import NODE, NOW, OK, policy
+from mailcore.security import CLEAR, Proven
+from tests.support.builders import NODE, OK, policy
+from tests.support.fake_sources import (
+    FixedHolds,
+    FixedPolicy,
+    MemoryHosts,
+    RunningClock,
+    TableResolver,
+)
 from tests.support.fake_stores import MemoryJournal, MemoryLedger, MemorySpool
 from workers.engines.context import DeliverPorts, Limits
 from workers.engines.lease import Lease
-
-
-class FixedPolicy:
-    """PolicySource of one snapshot, which a test may replace."""
-
-    def __init__(self, snapshot: PolicySnapshot) -> None:
-        self.snapshot = snapshot
-
-    def current(self) -> PolicySnapshot:
-        return self.snapshot
-
-
-class FixedHolds:
-    """HoldSource whose holds a test places and releases."""
-
-    def __init__(self) -> None:
-        self.in_force = NO_HOLDS
-
-    def current(self) -> HoldSet:
-        return self.in_force
-
-    def place(self, scope: HoldScope, target: int | str = 0) -> None:
-        """Hold one thing and nothing else, by number or by name."""
-        number, name = (target, "") if isinstance(target, int) else (0, target)
-        self.in_force = HoldSet.of([Hold(1, scope, number, name, "why", "ann", NOW)])
-
-    def release(self) -> None:
-        """Hold nothing."""
-        self.in_force = NO_HOLDS
-
-
-class RunningClock:
-    """Clock whose day is fixed and whose seconds run."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-
-    def now(self) -> datetime:
-        return NOW + timedelta(seconds=time.monotonic() - self._began)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-
-@dataclass
-class TableResolver:
-    """Resolver that answers from tables; what is in none has one MX."""
-
-    mxs: dict[str, MxAnswer] = field(default_factory=dict)
-
-    async def mx(self, domain: str) -> MxAnswer:
-        return self.mxs.get(domain, MxAnswer(DnsStatus.OK, (MxHost(10, f"mx.{domain}"),)))
-
-    async def addresses(self, host: str) -> AddressAnswer:
-        return AddressAnswer(DnsStatus.OK, ("127.0.0.1",))
 
 
 class OneTransaction:
@@ -118,38 +65,57 @@ class ScriptedConnection:
     def __init__(self, receiver: ScriptedReceiver, endpoint: Endpoint) -> None:
         self._receiver = receiver
         self.session = SessionInfo(endpoint.host, endpoint.address, endpoint.source_address)
+        self.proven = receiver.shown(endpoint)
+        if self.proven.is_encrypted:
+            self.session = replace(self.session, tls_version="TLSv1.3")
         self.is_usable = True
         self.takes_8bit = receiver.takes_8bit
         self.most_recipients = 0
         self.sent = 0
 
-    def begin(self, message: WireMessage, *, before_dot: Callable[[], bool]) -> OneTransaction:
+    def begin(
+        self, message: WireMessage, *, before_dot: Callable[[Sequence[int]], bool]
+    ) -> OneTransaction:
         transaction = OneTransaction()
         self.sent += 1
         answer = self._receiver.answer(message)
-        is_at_dot = not isinstance(answer, RecipientReply) or answer.stage == "dot"
+        verdicts: list[RecipientReply | None] = [None] * len(message.forward_paths)
+        if isinstance(answer, RecipientReply) and answer.stage != "dot":
+            verdicts = [answer for _ in message.forward_paths]
+        elif not isinstance(answer, TransportError):
+            for index, path in enumerate(message.forward_paths):
+                verdicts[index] = self._receiver.at_rcpt(path, index)
+        undecided = [index for index, verdict in enumerate(verdicts) if verdict is None]
+        is_at_dot = bool(undecided)
         is_at_dot = is_at_dot and not (isinstance(answer, TransportError) and not answer.after_dot)
-        if is_at_dot and not before_dot():
+        if is_at_dot and not before_dot(undecided):
             self.is_usable = False
             reply = SmtpReply.local(451, "4.3.0", "withheld")
-            answer = Withheld(reply, scope=Scope.MESSAGE, stage="dot")
+            answer = Withheld(reply, scope=Scope.MESSAGE, stage="dot", decided=tuple(verdicts))
         transaction.content_sent.set_result(None)
         loop = asyncio.get_running_loop()
-        loop.call_soon(self._finish, transaction, answer, message)
+        loop.call_soon(self._finish, transaction, answer, message, verdicts)
         return transaction
 
-    def _finish(self, transaction: OneTransaction, answer: Answer, message: WireMessage) -> None:
+    def _finish(
+        self,
+        transaction: OneTransaction,
+        answer: Answer,
+        message: WireMessage,
+        verdicts: list[RecipientReply | None],
+    ) -> None:
         if isinstance(answer, TransportError):
             self.is_usable = False
             transaction.replies.set_exception(answer)
             return
         if isinstance(answer, SmtpReply):
             answer = RecipientReply(answer, "dot", Scope.MESSAGE)
-        if answer.reply.is_positive:
-            self._receiver.delivered.append(message)
+        taken = [p for p, v in zip(message.forward_paths, verdicts, strict=True) if v is None]
+        if answer.reply.is_positive and taken:
+            self._receiver.delivered.append(replace(message, forward_paths=tuple(taken)))
         if answer.reply.code == 421:
             self.is_usable = False
-        transaction.replies.set_result((answer,))
+        transaction.replies.set_result(tuple(verdict or answer for verdict in verdicts))
 
     async def close(self) -> None:
         self._receiver.open -= 1
@@ -157,7 +123,10 @@ class ScriptedConnection:
 
 @dataclass
 class ScriptedReceiver:
-    """Connector to a receiver: `script` gives the next answers, then everything is accepted."""
+    """Connector to a receiver: `script` gives the next answers, then everything is accepted.
+
+    `tls` says what it proves when it is asked for TLS; without one it offers none.
+    """
 
     script: list[Answer] = field(default_factory=list)
     refuse: list[TransportError] = field(default_factory=list)
@@ -166,6 +135,27 @@ class ScriptedReceiver:
     open: int = 0
     most_open: int = 0
     takes_8bit: bool = True
+    refused: dict[str, SmtpReply] = field(default_factory=dict)
+    most_taken: int = 0
+    tls: Callable[[Endpoint], Proven] | None = None
+
+    def at_rcpt(self, path: str, index: int) -> RecipientReply | None:
+        """Return what a recipient is refused with, None for one that is taken."""
+        reply = self.refused.get(path)
+        if reply is None and self.most_taken and index >= self.most_taken:
+            reply = SmtpReply.of(452, ("4.5.3 too many recipients",))
+        return None if reply is None else RecipientReply(reply, "rcpt", Scope.RECIPIENT)
+
+    def shown(self, endpoint: Endpoint) -> Proven:
+        """Return what a session is like, or raise TlsFailed."""
+        if endpoint.tls is TlsMode.NONE:
+            return CLEAR
+        if self.tls is not None:
+            return self.tls(endpoint)
+        if endpoint.tls is TlsMode.REQUIRED:
+            reply = SmtpReply.local(451, "4.7.4", "TLS is required and not offered")
+            raise TlsFailed(reply, scope=Scope.HOST, stage="starttls")
+        return CLEAR
 
     def answer(self, message: WireMessage) -> Answer:
         return self.script.pop(0) if self.script else OK
@@ -174,9 +164,10 @@ class ScriptedReceiver:
         self.endpoints.append(endpoint)
         if self.refuse:
             raise self.refuse.pop(0)
+        connection = ScriptedConnection(self, endpoint)
         self.open += 1
         self.most_open = max(self.most_open, self.open)
-        return ScriptedConnection(self, endpoint)
+        return connection
 
 
 @dataclass
@@ -288,6 +279,7 @@ class World:
     journal: MemoryJournal
     spool: MemorySpool
     resolver: TableResolver
+    hosts: MemoryHosts
     receiver: ScriptedReceiver
     shaper: OpenShaper
     bells: RungBells
@@ -296,12 +288,17 @@ class World:
     ports: DeliverPorts
 
 
-def world(snapshot: PolicySnapshot | None = None, *, limits: Limits | None = None) -> World:
+def world(
+    snapshot: PolicySnapshot | None = None,
+    *,
+    limits: Limits | None = None,
+    sts: StsSource | None = None,
+) -> World:
     """Build a delivery process of fakes. Waits are short, so that tests end soon."""
     ledger, journal, clock = MemoryLedger(), MemoryJournal(), RunningClock()
     spool, resolver, receiver = MemorySpool(), TableResolver(), ScriptedReceiver()
     shaper, bells, source = OpenShaper(), RungBells(), FixedPolicy(snapshot or policy())
-    holds = FixedHolds()
+    holds, hosts = FixedHolds(), MemoryHosts()
     ports = DeliverPorts(
         policy=source,
         holds=holds,
@@ -310,6 +307,7 @@ def world(snapshot: PolicySnapshot | None = None, *, limits: Limits | None = Non
         spool=spool,
         journal=journal,
         resolver=resolver,
+        hosts=hosts,
         connector=receiver,
         shaper=shaper,
         bells=bells,
@@ -321,5 +319,8 @@ def world(snapshot: PolicySnapshot | None = None, *, limits: Limits | None = Non
         node=NODE,
         smtp_port=2525,
         limits=limits or Limits(linger_s=0.05, idle_s=0.05, dry_gap_s=0.01, round_gap_s=0.002),
+        sts=sts,
     )
-    return World(ledger, journal, spool, resolver, receiver, shaper, bells, source, holds, ports)
+    return World(
+        ledger, journal, spool, resolver, hosts, receiver, shaper, bells, source, holds, ports
+    )

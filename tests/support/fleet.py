@@ -49,7 +49,7 @@ _PASSWORD = re.compile(r"^password: (\S+)", re.MULTILINE)
 
 
 def eventually(
-    check: Callable[[], bool], *, within_s: float = 60.0, what: Callable[[], object] | None = None
+    check: Callable[[], bool], *, within_s: float = 120.0, what: Callable[[], object] | None = None
 ) -> float:
     """Wait until something holds; return after how long. The time is a bound for a broken run, not
     an assertion; `what` tells then how things stand."""

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import IO, cast
 
 from mailcore.events import Event
-from mailcore.policy.model import Mailbox, MailboxTls, PolicySnapshot
+from mailcore.policy.model import Mailbox, PolicySnapshot
+from mailcore.policy.words import MailboxTls
 from mailcore.ports import InboundRecord
 from mailio.clock import LedgerClock
 from mailio.ledger.inbound import PgInbound

@@ -5,13 +5,13 @@ Gives    session, endpoint, message, transact, codes, yes; PATIENT and hasty tim
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 from mailcore.outcome import Scope
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import (
     Connection,
     Connector,
@@ -64,9 +64,14 @@ def message(*recipients: str, content: bytes = BODY, **changes: Any) -> WireMess
     return WireMessage("from@example.com", recipients or ("a@peer.test",), content, **changes)
 
 
-def yes() -> bool:
+def yes(_: Sequence[int]) -> bool:
     """The claim is ours."""
     return True
+
+
+def no(_: Sequence[int]) -> bool:
+    """The claim is lost."""
+    return False
 
 
 def codes(replies: tuple[RecipientReply, ...]) -> list[tuple[int, str, Scope]]:
@@ -75,7 +80,7 @@ def codes(replies: tuple[RecipientReply, ...]) -> list[tuple[int, str, Scope]]:
 
 
 async def transact(
-    connection: Connection, wire: WireMessage, before_dot: Callable[[], bool] = yes
+    connection: Connection, wire: WireMessage, before_dot: Callable[[Sequence[int]], bool] = yes
 ) -> list[tuple[int, str, Scope]]:
     """Send one message and return what decided over each recipient."""
     return codes(await connection.begin(wire, before_dot=before_dot).replies)

@@ -90,11 +90,12 @@ class House:
         finally:
             connection.close()
 
-    def accepted(self) -> list[tuple[str, str, bytes]]:
-        """Return recipient, reverse-path and content of each row, in order."""
+    def accepted(self, recipient: str = "") -> list[tuple[str, str, bytes]]:
+        """Return recipient, reverse-path and content of each row, in order; or those of one."""
         rows = self.query(
             "SELECT recipient, reverse_path, content_segment, content_offset, content_length,"
-            " content_crc FROM ledger_row ORDER BY id"
+            " content_crc FROM ledger_row WHERE %s IN ('', recipient) ORDER BY id",
+            recipient,
         )
         spool = SegmentSpool(self.spool_dir)
         try:
@@ -267,7 +268,7 @@ class Listening:
 class Wire:
     """A client that sends what it is told."""
 
-    def __init__(self, port: int, *, timeout_s: float = 10.0, receive_bytes: int = 0) -> None:
+    def __init__(self, port: int, *, timeout_s: float = 60.0, receive_bytes: int = 0) -> None:
         self._socket = socket.socket()
         self._socket.settimeout(timeout_s)
         if receive_bytes:

@@ -21,7 +21,7 @@ from mailio.shelves import SegmentDirectory
 from mailio.spool.segments import SegmentSpool
 from tests.io.ledger.world import accept, empty, message, query
 from tests.support.builders import NODE
-from tests.support.fakes import FixedPolicy
+from tests.support.fake_sources import FixedPolicy
 from workers.engines.sweep import SpoolPorts, sweep_spool
 
 GRACE_S = 900.0

@@ -29,7 +29,7 @@ def test_a_worker_whose_stores_are_away_at_its_start_ends_and_says_why(kind: str
         env={**os.environ, **NOWHERE, "WORKER_KIND": kind, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=180,
         check=False,
     )
     assert ended.returncode == 1
@@ -49,7 +49,7 @@ def test_only_the_kind_that_uses_the_orm_sets_django_up(kind: str) -> None:
         env={**os.environ, **NOWHERE, **surroundings, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=180,
         check=True,
     )
     assert ended.stdout.split() == [str(kind == "control")]

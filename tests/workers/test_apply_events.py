@@ -13,6 +13,7 @@ from mailcore.errors import SchemaError
 from mailcore.events import Event, decode_lines, encode_lines
 from mailcore.ports import OutboxBatch, OutboxCursor, StoreUnavailable
 from mailcore.stoplist import StopEntry
+from tests.support.reporting import MemoryReportDoor, reporter
 from workers.engines import apply_events
 from workers.engines.apply_events import ApplyPorts, apply
 from workers.engines.roll_up import MINUTES_A_TURN, MINUTES_AT_ONCE, roll_up
@@ -116,11 +117,16 @@ class World:
     outbox: MemoryOutbox = field(default_factory=MemoryOutbox)
     statistics: MemoryStatistics = field(default_factory=MemoryStatistics)
     stop_list: MemoryStopList = field(default_factory=MemoryStopList)
+    door: MemoryReportDoor = field(default_factory=MemoryReportDoor)
     now: float = 0.0
 
     def __post_init__(self) -> None:
         self.ports = ApplyPorts(
-            self.outbox, self.statistics, self.stop_list, monotonic=lambda: self.now
+            self.outbox,
+            self.statistics,
+            self.stop_list,
+            reporter(self.door),
+            monotonic=lambda: self.now,
         )
 
     def put(self, count: int, *, minute: int = 1) -> None:
@@ -171,7 +177,7 @@ def test_a_minute_is_rolled_up_every_few_seconds_and_never_forgotten(world: Worl
     assert world.statistics.recomputed == [[1], [1]]
     assert world.statistics.waiting == {1}
     # This process dies; another finds the minute noted.
-    successor = ApplyPorts(world.outbox, world.statistics, world.stop_list)
+    successor = ApplyPorts(world.outbox, world.statistics, world.stop_list, reporter())
     assert apply("statistics", successor) == 0
     assert world.statistics.recomputed == [[1], [1], [1]]
     assert world.statistics.waiting == set()
@@ -254,7 +260,9 @@ def test_two_threads_of_a_process_do_not_apply_the_same_consumer(world: World) -
 
 
 def test_a_consumer_there_is_not_is_named(world: World) -> None:
-    with pytest.raises(LookupError, match="no consumer 'hooks'; there are statistics, stop_list"):
+    with pytest.raises(
+        LookupError, match="no consumer 'hooks'; there are statistics, stop_list, dsn"
+    ):
         apply("hooks", world.ports)
 
 

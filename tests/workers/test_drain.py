@@ -10,7 +10,8 @@ from dataclasses import replace
 from mailcore.bells import DrainBell, Path
 from mailcore.events import recipient_hash
 from mailcore.outcome import MailClass, RowState, Scope, TlsNeed, WaitReason
-from mailcore.policy.model import DomainType, HeloMode, PolicySnapshot, Strategy
+from mailcore.policy.model import PolicySnapshot, Strategy
+from mailcore.policy.words import DomainType, HeloMode
 from mailcore.ports import (
     ConnectFailed,
     Disconnected,
@@ -271,7 +272,8 @@ async def test_mail_that_needs_tls_never_travels_in_clear() -> None:
     assert [m.forward_paths for m in it.receiver.delivered] == [("r1@peer.test",)]
     assert it.ledger.rows[2].state is RowState.WAITING
     (told,) = [event for event in it.ledger.events if event.kind == "deferred"]
-    assert told.enhanced == "4.7.10"
+    assert told.enhanced == "4.7.4"
+    assert told.tls_result == "starttls-not-supported"
 
 
 async def test_an_isp_gets_its_header_overrides() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,6 @@ from mailcore.reply import SmtpReply
 from tests.support.builders import NODE, SITE, policy, row
 from tests.support.fake_stores import MemoryLedger
 from tests.support.fakes import (
-    Answer,
     OneTransaction,
     ScriptedConnection,
     ScriptedReceiver,
@@ -160,10 +160,12 @@ async def test_a_key_that_cannot_be_used_defers_the_mail_of_its_domain_alone(
 class FaultyConnection(ScriptedConnection):
     """A session with a fault of our own: it breaks in a way nobody foresaw."""
 
-    def begin(self, message: WireMessage, *, before_dot: Callable[[], bool]) -> OneTransaction:
+    def begin(
+        self, message: WireMessage, *, before_dot: Callable[[Sequence[int]], bool]
+    ) -> OneTransaction:
         if self._receiver.script:
             if self._receiver.script.pop(0).code == 354:  # type: ignore[union-attr]
-                before_dot()
+                before_dot([0])
             raise ValueError("a fault of ours")
         return super().begin(message, before_dot=before_dot)
 
@@ -201,8 +203,8 @@ class SmallReceiver(ScriptedReceiver):
 
 
 class SlowConnection(ScriptedConnection):
-    def _finish(self, transaction: OneTransaction, answer: Answer, message: WireMessage) -> None:
-        asyncio.get_running_loop().call_later(0.02, super()._finish, transaction, answer, message)
+    def _finish(self, *told: Any) -> None:
+        asyncio.get_running_loop().call_later(0.02, super()._finish, *told)
 
 
 class SmallSlowReceiver(SmallReceiver):
@@ -280,7 +282,7 @@ async def test_allowance_whose_time_has_passed_is_no_licence_for_a_burst() -> No
 
 
 async def test_a_round_claims_no_more_than_the_process_may_hold_whatever_the_paths() -> None:
-    it = world(limits=replace(QUICK, rows=20))
+    it = world(limits=replace(QUICK, rows=20, linger_s=1.0))
     sites = [f"mx.s{n}.test" for n in range(40)]
     for number, site in enumerate(sites, start=1):
         each = row(number, recipient=f"x@s{number - 1}.test")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -18,14 +19,7 @@ from mailcore.ports import DueLane, Endpoint, WireMessage
 from mailcore.routing.held import held_senders, hold_on, sources_left
 from tests.support.builders import DOMAIN, NODE, NOW, SITE, policy, row
 from tests.support.fake_stores import MemoryLedger
-from tests.support.fakes import (
-    Answer,
-    OneTransaction,
-    ScriptedConnection,
-    ScriptedReceiver,
-    World,
-    world,
-)
+from tests.support.fakes import Answer, ScriptedConnection, ScriptedReceiver, World, world
 from workers.engines.drain import Dispatcher
 from workers.engines.ring import Ringer
 from workers.engines.route import route_domains
@@ -224,14 +218,12 @@ class SlowConnection(ScriptedConnection):
         self._may_answer = receiver.may_answer
         self._answering: set[asyncio.Task[None]] = set()
 
-    def _finish(self, transaction: OneTransaction, answer: Answer, message: WireMessage) -> None:
-        self._answering.add(asyncio.create_task(self._later(transaction, answer, message)))
+    def _finish(self, *told: Any) -> None:
+        self._answering.add(asyncio.create_task(self._later(*told)))
 
-    async def _later(
-        self, transaction: OneTransaction, answer: Answer, message: WireMessage
-    ) -> None:
+    async def _later(self, *told: Any) -> None:
         await self._may_answer.wait()
-        super()._finish(transaction, answer, message)
+        super()._finish(*told)
 
 
 @dataclass

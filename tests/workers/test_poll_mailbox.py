@@ -10,7 +10,7 @@ import pytest
 
 from mailcore.policy.model import Mailbox, PolicySnapshot
 from tests.support.builders import NODE, policy
-from tests.support.fakes import FixedPolicy, RunningClock
+from tests.support.fake_sources import FixedPolicy, RunningClock
 from tests.support.reports import RING, bounce, complaint, delivered
 from tests.workers.mailboxes import Killed, MemoryInbound, MemoryMailbox, MemoryTraces
 from workers.engines.poll_mailbox import Pace, Poller, PollPorts

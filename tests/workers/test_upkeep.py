@@ -10,7 +10,8 @@ import pytest
 
 from mailcore.events import decode_lines
 from mailcore.outcome import Outcome, RowState, Scope, Verdict, WaitReason
-from mailcore.policy.model import DefaultRule, UnknownAction
+from mailcore.policy.model import DefaultRule
+from mailcore.policy.words import UnknownAction
 from mailcore.ports import Settlement, StoreUnavailable
 from mailcore.reply import SmtpReply
 from mailio.ledger.accept import Acceptor

@@ -1,15 +1,15 @@
 """Bring a consumer up to the outbox.
 
 Gives    ApplyPorts, apply, CONSUMERS
-Takes    the name of a consumer: statistics, stop_list
+Takes    the name of a consumer: statistics, stop_list, dsn
 Raises   LookupError for a consumer there is not. A store that is away is logged: the events wait
 Follows  design.md section 3 step 8; style.md rule 7: hand over before you let go
 
 The cursor moves last. A crash before that applies the same batches again, which changes nothing:
-an event is a row named by its id, an address is on a list once. Roll-ups follow within seconds: to
-compute the running minute again with every batch would cost more than its inserts. Their minutes
-are noted in the store before the cursor passes the events, so no crash forgets one. A body that
-can never be read is set aside, so that it holds up nobody and is not lost.
+an event is a row named by its id, an address is on a list once, a report has a key. Roll-ups follow
+within seconds: to compute the running minute again with every batch would cost more than its
+inserts. Their minutes are noted in the store before the cursor passes the events, so no crash
+forgets one. A body that can never be read is set aside, so that it holds up nobody and is not lost.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from mailcore.errors import SchemaError
 from mailcore.ports import Outbox, OutboxBatch, Statistics, StopLists, StoreUnavailable
 from mailcore.stats import lines_of, stop_entries, touched_minutes
+from workers.engines.report import Reporter
 from workers.engines.roll_up import roll_up
 
 STATISTICS = "statistics"
@@ -53,6 +54,7 @@ class ApplyPorts:
     outbox: Outbox
     statistics: Statistics
     stop_list: StopLists
+    reporter: Reporter
     monotonic: Callable[[], float] = time.monotonic
     turns: Mapping[str, threading.Lock] = field(default_factory=_turns)
     pace: Pace = field(default_factory=Pace)
@@ -169,5 +171,13 @@ def _to_stop_list(bodies: Sequence[bytes], ports: ApplyPorts) -> None:
     ports.stop_list.add(entries)
 
 
+def _to_senders(bodies: Sequence[bytes], ports: ApplyPorts) -> None:
+    ports.reporter.tell(bodies)
+
+
 _Take = Callable[[Sequence[bytes], ApplyPorts], None]
-CONSUMERS: Mapping[str, _Take] = {STATISTICS: _to_statistics, "stop_list": _to_stop_list}
+CONSUMERS: Mapping[str, _Take] = {
+    STATISTICS: _to_statistics,
+    "stop_list": _to_stop_list,
+    "dsn": _to_senders,
+}

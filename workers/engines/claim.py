@@ -26,7 +26,7 @@ from mailcore.policy.model import PolicySnapshot
 from mailcore.ports import DnsStatus, DomainRoute, DueLane, LaneClaim, StoreUnavailable
 from mailcore.reply import SmtpReply
 from mailcore.routing.held import sources_left
-from mailcore.routing.site import site_of
+from mailcore.routing.site import Site, relay_site, site_of
 from mailcore.routing.source import choose_source
 from mailcore.shaping.fair import Demand, share_budget
 from mailcore.shaping.strategy import rate_of, slowest
@@ -120,7 +120,7 @@ class Claimer:
         if not requests:
             return []
         rows = await self._ports.ledger.claim(requests, incarnation=self._ports.lease.number)
-        live = await self._sift(rows, holds)
+        live = await self._sift(rows, policy, holds)
         assigned, pinned = self._assign(live, feeds, room, policy, holds)
         await self._send_on(pinned)
         return assigned
@@ -181,7 +181,9 @@ class Claimer:
                 feed.refused_until = now + grant.first_s
         return min(room, len(feed.allowance))
 
-    async def _sift(self, rows: Sequence[QueuedRow], holds: HoldSet) -> list[QueuedRow]:
+    async def _sift(
+        self, rows: Sequence[QueuedRow], policy: PolicySnapshot, holds: HoldSet
+    ) -> list[QueuedRow]:
         """Take out what may not be sent after all."""
         now = self._ports.clock.now()
         live, held = [], []
@@ -203,36 +205,44 @@ class Claimer:
             # They are leased by now, and nobody else knows of them.
             self._settler.give_back(live)
             raise
-        strays = await self._strays({row.recipient.domain: row.site for row in live})
-        kept, lost = [], dict[str, list[QueuedRow]]()
-        for row in live:
+        routes = await self._routes_now(live, policy)
+        kept, lost = [], dict[DomainRoute, list[QueuedRow]]()
+        for row, route in zip(live, routes, strict=True):
             if keys[row.id] in stopped:
                 self._settler.stop(row, STOPPED)
-            elif row.recipient.domain in strays:
-                lost.setdefault(row.recipient.domain, []).append(row)
+            elif route is not None and route.site != row.site:
+                lost.setdefault(route, []).append(row)
             else:
                 kept.append(row)
-        for domain, gone in lost.items():
+        for route, gone in lost.items():
             try:
-                await self._ports.ledger.return_strays(gone, strays[domain])
+                await self._ports.ledger.return_strays(gone, route)
             except StoreUnavailable as exc:
                 log.warning("strays wait", extra={"store": exc.store, "reason": exc.reason})
                 self._settler.give_back(gone, delay_s=NO_SOURCE_S)
         return kept
 
-    async def _strays(self, site_of_domain: Mapping[str, str]) -> dict[str, DomainRoute]:
-        """Return those domains whose mail goes to another site by now."""
-        domains = list(site_of_domain)
+    async def _routes_now(
+        self, rows: Sequence[QueuedRow], policy: PolicySnapshot
+    ) -> list[DomainRoute | None]:
+        """Return where each row's mail goes by now; None for what DNS cannot tell, which is no
+        move: the session will meet it."""
+        isps, relays = self._settler.rules.isps(), policy.relays
+        domains = list({row.recipient.domain for row in rows if row.sender_id not in relays})
         answers = await asyncio.gather(*(self._ports.resolver.mx(domain) for domain in domains))
-        strays = {}
-        for domain, answer in zip(domains, answers, strict=True):
-            # What DNS cannot tell now is not a move; the session will meet it.
-            if answer.status is not DnsStatus.OK:
-                continue
-            site = site_of(domain, answer, self._settler.rules.isps())
-            if site.name != site_of_domain[domain]:
-                strays[domain] = DomainRoute(domain, site.name, site.isp_id, ROUTE_S)
-        return strays
+        by_mx = {
+            domain: _route(domain, site_of(domain, answer, isps))
+            for domain, answer in zip(domains, answers, strict=True)
+            if answer.status is DnsStatus.OK
+        }
+        routes = []
+        for row in rows:
+            domain, relay = row.recipient.domain, relays.get(row.sender_id)
+            if relay is None:
+                routes.append(by_mx.get(domain))
+            else:
+                routes.append(_route(domain, relay_site(relay, domain, isps)))
+        return routes
 
     def _assign(
         self,
@@ -306,6 +316,10 @@ class Claimer:
             is_soon = Path(row.pinned_source_id or 0, row.site) in soon
             delay_s = PINNED_HERE_S if is_soon else PINNED_ELSEWHERE_S
             self._settler.give_back([row], delay_s=delay_s)
+
+
+def _route(domain: str, site: Site) -> DomainRoute:
+    return DomainRoute(domain, site.name, site.isp_id, ROUTE_S)
 
 
 def _dropped(strategy: str) -> SmtpReply:

@@ -14,12 +14,14 @@ from mailcore.ports import (
     Clock,
     Connector,
     HoldSource,
+    HostMemory,
     Journal,
     Ledger,
     PolicySource,
     Resolver,
     Shaper,
     SpoolReader,
+    StsSource,
     Vault,
 )
 from workers.engines.lease import Lease
@@ -54,7 +56,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class DeliverPorts:
-    """Ports and facts of one delivery process. `draw` returns a float in [0, 1)."""
+    """Ports and facts of one delivery process. `draw` returns a float in [0, 1). Without `sts`
+    nobody's MTA-STS policy is asked for. `own_names` and `own_listeners` are those of the node's
+    SMTP server."""
 
     policy: PolicySource
     holds: HoldSource
@@ -63,6 +67,7 @@ class DeliverPorts:
     spool: SpoolReader
     journal: Journal
     resolver: Resolver
+    hosts: HostMemory
     connector: Connector
     shaper: Shaper
     bells: Bells
@@ -74,3 +79,6 @@ class DeliverPorts:
     node: str
     smtp_port: int
     limits: Limits = Limits()
+    sts: StsSource | None = None
+    own_names: frozenset[str] = frozenset()
+    own_listeners: frozenset[tuple[str, int]] = frozenset()

@@ -1,67 +1,70 @@
 """Send what a feed holds over one connection slot, from connect to close.
 
 Takes    a feed, a slot of its path, and who is told what happened (`Told`)
-Gives    serve (one connection's life), open_session
+Gives    serve (one connection's life)
 Raises   nothing: a line that fails becomes outcomes, here and nowhere else (style.md rule 2)
-Follows  RFC 5321 §4.5.4 and §5.1 (hosts in order), RFC 2920 (what may be pipelined)
+Follows  RFC 5321 §4.5.4, RFC 2920 (what may be pipelined); how a session is opened: opening.py
 
 The next transaction begins behind the final dot of the one before it: its commands travel while
 the server still works on the content. Two are under way at most, replies come in order.
+
+Recipients of one message share a transaction where their sender's return path is per message: as
+many as stand together in the queue, at most 100. Each has an outcome of its own.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mailcore.outcome import Outcome, Scope, SessionInfo, Verdict
-from mailcore.policy.model import HeloMode, TlsMode
+from mailcore.outcome import Outcome, Scope, Verdict
 from mailcore.ports import (
-    ConnectFailed,
-    Connection,
-    DnsStatus,
-    Endpoint,
     RecipientReply,
     StoreUnavailable,
-    TlsFailed,
     TransportError,
     WireTransaction,
     Withheld,
 )
-from mailcore.reply import SmtpReply
-from mailcore.routing.site import plan_hosts
+from mailcore.reply import EnhancedStatus, SmtpReply
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job, put_off
+from workers.engines.opening import open_session
+from workers.engines.security import Asked, Grounds, asked_of, told_of
 from workers.engines.told import Told
 
 # A session that was idle may have been closed by the peer without our seeing it: such a try says
 # nothing about the recipient and is made again at once, this many times.
 STALE_TRIES = 2
-MOST_ADDRESSES = 6
 # Lease or journal failed us: trying again at once would only spin.
 WITHHELD_S = 1.0
+# What every server takes (RFC 5321 §4.5.3.1.8).
+MOST_RECIPIENTS = 100
+# How many messages more a session sends when others wait that it cannot carry.
+MOST_BESIDE = 20
+_TOO_MANY = frozenset({EnhancedStatus(4, 5, 3), None})
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Flight:
-    """A transaction under way."""
+    """A transaction under way: a job for each of its forward-paths, in their order."""
 
-    job: Job
+    jobs: Sequence[Job]
     transaction: WireTransaction
     is_first: bool
 
 
 async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
     """Open a session, send until there is nothing more or the session's share is used, close."""
-    connection: Connection | None = None
-    while connection is None:
-        if not feed.queue:
+    grounds: Grounds | None = None
+    while grounds is None:
+        job = feed.first
+        if job is None:
             return
-        job = feed.queue[0]
         try:
-            connection = await open_session(feed, job, ports=ports, told=told)
+            grounds = await open_session(feed, job, ports=ports, told=told)
         except TransportError as error:
             told.path_failed(feed, job, error)
             if error.scope is not Scope.MESSAGE:
@@ -69,294 +72,255 @@ async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
     told.path_works(feed)
     feed.ready_sessions += 1
     try:
-        await _transact_all(feed, connection, ports=ports, told=told)
+        session = Session(feed, grounds, ports=ports, told=told)
+        await session.transact_all()
     finally:
         feed.ready_sessions -= 1
-        await connection.close()
+        await grounds.connection.close()
 
 
-async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told) -> Connection:
-    """Try the site's hosts in order; raise what the last of them said.
+class Session:
+    """What happens on one open connection."""
 
-    Scope MESSAGE is about the job's domain alone; any wider scope is about the path.
-    """
-    domain = job.row.recipient.domain
-    answer = await ports.resolver.mx(domain)
-    if answer.status is not DnsStatus.OK:
-        # About this domain alone: the others of the site have answers of their own.
-        reply = SmtpReply.local(451, "4.4.3", f"{domain}: {answer.detail or answer.status.value}")
-        raise ConnectFailed(reply, scope=Scope.MESSAGE, stage="dns")
-    reply = SmtpReply.local(451, "4.4.4", f"no MX host of {domain} has an address")
-    error: TransportError = ConnectFailed(reply, scope=Scope.SITE, stage="dns")
-    tried = 0
-    for host in plan_hosts(answer, ports.draw()):
-        found = await ports.resolver.addresses(host.name)
-        for address in found.addresses:
-            if tried == MOST_ADDRESSES:
-                raise error
-            tried += 1
-            try:
-                return await _connect(feed, job, host.name, address, ports=ports, told=told)
-            except TransportError as exc:
-                error = exc
-    raise error
+    def __init__(self, feed: Feed, grounds: Grounds, *, ports: DeliverPorts, told: Told) -> None:
+        self._feed = feed
+        self._grounds = grounds
+        self._connection = connection = grounds.connection
+        # The demands it does not meet, among what was set apart.
+        self._unfit: set[Asked] = set()
+        self._ports = ports
+        self._told = told
+        self._sent = 0
+        self._most_sent = feed.strategy.messages_per_connection or 1_000_000
+        self._most_recipients = min(connection.most_recipients or MOST_RECIPIENTS, MOST_RECIPIENTS)
 
-
-async def _connect(
-    feed: Feed, job: Job, host: str, address: str, *, ports: DeliverPorts, told: Told
-) -> Connection:
-    tls = job.tls
-    if tls is TlsMode.OPPORTUNISTIC and told.is_tls_broken(host):
-        tls = TlsMode.NONE
-    endpoint = Endpoint(
-        host=host,
-        address=address,
-        port=ports.smtp_port,
-        source_address=feed.source.address,
-        ehlo_name=_ehlo_name(feed, job),
-        tls=tls,
-    )
-    try:
-        return await ports.connector.connect(endpoint)
-    except TlsFailed:
-        if tls is not TlsMode.OPPORTUNISTIC:
-            raise
-        # Mail goes out in clear rather than not at all; RFC 7435 calls it opportunistic security.
-        told.note_broken_tls(host)
-        plain = Endpoint(
-            host, address, ports.smtp_port, feed.source.address, endpoint.ehlo_name, TlsMode.NONE
-        )
-        return await ports.connector.connect(plain)
-
-
-def _ehlo_name(feed: Feed, job: Job) -> str:
-    match feed.strategy.helo:
-        case HeloMode.FROM_DOMAIN:
-            return job.domain
-        case HeloMode.IP:
-            address = feed.source.address
-            return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
-        case _:
-            # The PTR name is kept on the source, where upkeep compares it with DNS.
-            return feed.source.ehlo_name
-
-
-async def _transact_all(
-    feed: Feed, connection: Connection, *, ports: DeliverPorts, told: Told
-) -> None:
-    """Send messages one behind the other until the session or the work ends."""
-    most = feed.strategy.messages_per_connection or 1_000_000
-    sent = 0
-    previous: Flight | None = None
-    job: Job | None = None
-    clock = ports.clock
-    try:
-        while True:
-            job = None
-            if connection.is_usable and sent < most and not feed.closing:
-                job = feed.take_nowait(now=clock.monotonic())
-                if job is None and previous is None:
-                    job = await feed.take(idle_s=ports.limits.idle_s, monotonic=clock.monotonic())
-                    if job is not None and _went_stale(connection):
-                        _retry_stale(feed, job, told=told)
-                        return
-            if job is not None and told.is_held(feed, job.row):
-                feed.landed(job)
-                told.held_back(job.row)
-                continue
-            if job is not None and not await _fits(feed, job, connection, told=told):
-                continue
-            if job is not None and _lacks_tls(job, connection):
-                _refuse_clear(feed, job, connection, ports=ports, told=told)
-                continue
-            flight = None
-            if job is not None:
-                flight = _begin(connection, job, ports=ports, is_first=sent == 0)
-                sent += 1
-            if previous is not None:
-                await _finish(feed, connection, previous, ports=ports, told=told)
-            if flight is None:
-                if previous is None:
-                    return
-            else:
-                await flight.transaction.content_sent
-            previous = flight
-    except Exception:
-        # A fault nobody foresaw, of ours: no row may stay without an outcome because of it.
-        log.exception("a session broke on our side")
-        for each in (previous.job if previous is not None else None, job):
-            if each is not None and each.is_on_the_wire:
-                _give_up(feed, each, connection, ports=ports, told=told)
-
-
-async def _fits(feed: Feed, job: Job, connection: Connection, *, told: Told) -> bool:
-    """Whether the server takes the content as it is, or as it is after conversion."""
-    if connection.takes_8bit or not job.wire.needs_8bit:
-        return True
-    return await told.made_7bit(feed, job)
-
-
-def _lacks_tls(job: Job, connection: Connection) -> bool:
-    return job.tls is TlsMode.REQUIRED and not connection.session.tls_version
-
-
-def _give_up(
-    feed: Feed, job: Job, connection: Connection, *, ports: DeliverPorts, told: Told
-) -> None:
-    """End an attempt that broke on our side; no dot is sent for it from here on."""
-    feed.landed(job)
-    row, now = job.row, ports.clock.now()
-    reply = SmtpReply.local(451, "4.3.0", "an error of ours ended the attempt; it is in the log")
-    outcome = put_off(
-        feed,
-        row,
-        scope=Scope.MESSAGE,
-        reply=reply,
-        stage="dot" if job.is_dotted else "mail",
-        now=now,
-        session=connection.session,
-    )
-    if job.is_dotted:
-        outcome = replace(outcome, verdict=Verdict.UNKNOWN, after_dot=True)
-    told.outcome(outcome, row)
-
-
-def _refuse_clear(
-    feed: Feed, job: Job, connection: Connection, *, ports: DeliverPorts, told: Told
-) -> None:
-    """Defer a message that must not travel in clear: this session was opened for others."""
-    feed.landed(job)
-    outcome = put_off(
-        feed,
-        job.row,
-        scope=Scope.MESSAGE,
-        reply=SmtpReply.local(451, "4.7.10", "TLS is required and this session has none"),
-        stage="starttls",
-        now=ports.clock.now(),
-        session=connection.session,
-    )
-    told.outcome(outcome, job.row)
-
-
-def _begin(connection: Connection, job: Job, *, ports: DeliverPorts, is_first: bool) -> Flight:
-    row = job.row
-
-    def before_dot() -> bool:
-        if not job.is_on_the_wire or not ports.lease.holds(job.incarnation):
-            return False
+    async def transact_all(self) -> None:
+        """Send messages one behind the other until the session or the work ends."""
+        previous: Flight | None = None
+        job: Job | None = None
+        jobs: list[Job] = []
         try:
-            ports.journal.dot(row.id, row.claim_no)
-        except StoreUnavailable as exc:
-            # What is not on disk before the dot could be sent twice after a crash.
-            log.error("dot withheld", extra={"store": exc.store, "reason": exc.reason})
+            while True:
+                jobs = []
+                job = await self._next_job(is_alone=previous is None)
+                if job is not None and not await self._may_begin(job):
+                    continue
+                flight = None
+                if job is not None:
+                    jobs.append(job)
+                    await self._add_alike(jobs)
+                    flight = self._begin(jobs)
+                if previous is not None:
+                    await self._finish(previous)
+                if flight is None:
+                    if previous is None:
+                        return
+                else:
+                    await flight.transaction.content_sent
+                previous = flight
+        except Exception:
+            # A fault nobody foresaw, of ours: no row may stay without an outcome because of it.
+            log.exception("a session broke on our side")
+            left = [*(previous.jobs if previous is not None else ()), *jobs]
+            if job is not None and job not in left:
+                left.append(job)
+            for each in left:
+                if each.is_on_the_wire:
+                    self._give_up(each)
+
+    # -- what is sent next
+
+    async def _next_job(self, *, is_alone: bool) -> Job | None:
+        """Return the next job; wait for it if nothing is under way."""
+        feed, clock, unfit = self._feed, self._ports.clock, self._unfit
+        if not self._takes_more():
+            return None
+        job = feed.take_nowait(now=clock.monotonic(), unfit=unfit)
+        if job is None and is_alone:
+            idle_s = self._ports.limits.idle_s
+            job = await feed.take(idle_s=idle_s, monotonic=clock.monotonic(), unfit=unfit)
+            if job is not None and not self._takes_more():
+                # The peer ended the session while it was idle.
+                self._put_back([job], counts=True)
+                return None
+        return job
+
+    def _takes_more(self) -> bool:
+        is_open = self._connection.is_usable and self._sent < self._most_sent
+        return is_open and not self._feed.closing
+
+    async def _may_begin(self, job: Job) -> bool:
+        """Whether a job may go over this session now; one that may not has been dealt with."""
+        if not await self._may_travel(job):
             return False
-        job.is_dotted = True
+        if self._connection.takes_8bit or not job.wire.needs_8bit:
+            return True
+        return await self._told.made_7bit(self._feed, job)
+
+    async def _may_travel(self, job: Job) -> bool:
+        feed, told = self._feed, self._told
+        if told.is_held(feed, job.row):
+            feed.landed(job)
+            told.held_back(job.row)
+            return False
+        if not await self._grounds.suits(job, ports=self._ports, memory=told.tls):
+            if feed.closing:
+                feed.landed(job)
+                told.returned(job.row, delay_s=0.0)
+            else:
+                # Its own session comes in the place of this one, which goes on for a while: mail
+                # of two kinds that takes turns must not cost a session each.
+                kind = asked_of(job, self._ports)
+                self._unfit.add(kind)
+                feed.set_apart(job, kind)
+                self._most_sent = min(self._most_sent, self._sent + MOST_BESIDE)
+            return False
         return True
 
-    return Flight(job, connection.begin(job.wire, before_dot=before_dot), is_first)
+    async def _add_alike(self, jobs: list[Job]) -> None:
+        """Take the jobs that may share a transaction with the first."""
+        now, first = self._ports.clock.monotonic(), jobs[0]
+        while len(jobs) < self._most_recipients:
+            other = self._feed.take_alike(first, now=now, unfit=self._unfit)
+            if other is None:
+                return
+            jobs.append(other)
+            if not await self._may_travel(other):
+                jobs.remove(other)
+
+    def _begin(self, jobs: Sequence[Job]) -> Flight:
+        ports = self._ports
+        wire = jobs[0].wire
+        if len(jobs) > 1:
+            paths = tuple(path for job in jobs for path in job.wire.forward_paths)
+            dsn = wire.dsn
+            if dsn is not None:
+                wants = (job.wire.dsn for job in jobs)
+                named = tuple(name for want in wants if want for name in want.original_recipients)
+                dsn = replace(dsn, original_recipients=named)
+            wire = replace(wire, forward_paths=paths, dsn=dsn)
+
+        def before_dot(undecided: Sequence[int]) -> bool:
+            waiting = [jobs[index] for index in undecided]
+            for job in waiting:
+                if not job.is_on_the_wire or not ports.lease.holds(job.incarnation):
+                    return False
+            for job in waiting:
+                try:
+                    ports.journal.dot(job.row.id, job.row.claim_no)
+                except StoreUnavailable as exc:
+                    # What is not on disk before the dot could be sent twice after a crash.
+                    log.error("dot withheld", extra={"store": exc.store, "reason": exc.reason})
+                    return False
+            for job in waiting:
+                job.is_dotted = True
+            return True
+
+        flight = Flight(
+            jobs, self._connection.begin(wire, before_dot=before_dot), is_first=self._sent == 0
+        )
+        self._sent += 1
+        return flight
+
+    # -- what came of it
+
+    async def _finish(self, flight: Flight) -> None:
+        """Await a transaction's replies and say what they mean."""
+        try:
+            verdicts = await flight.transaction.replies
+        except TransportError as error:
+            self._line_lost(flight, error)
+            return
+        again = []
+        taken = sum(verdict.stage != "rcpt" for verdict in verdicts)
+        for job, verdict in zip(flight.jobs, verdicts, strict=True):
+            if taken and _is_one_too_many(verdict):
+                again.append(job)
+            else:
+                self._decided(flight, job, verdict)
+        if again:
+            # RFC 5321 §4.5.3.1.10: those that were taken go, the others come next.
+            self._most_recipients = min(self._most_recipients, taken)
+            self._put_back(again, counts=False)
+
+    def _decided(self, flight: Flight, job: Job, verdict: RecipientReply) -> None:
+        reply = verdict.reply
+        if reply.is_positive and verdict.stage == "dot":
+            word = Verdict.DELIVERED
+        elif reply.is_permanent:
+            word = Verdict.BOUNCED
+        else:
+            word = Verdict.DEFERRED
+        self._tell(flight, job, word, verdict)
+
+    def _line_lost(self, flight: Flight, error: TransportError) -> None:
+        """A session broke under a transaction. Who had a word of its own before keeps it; the
+        others are returned, unknown, tried again at once, or deferred."""
+        lost = RecipientReply(error.reply, error.stage, error.scope)
+        again = []
+        for index, job in enumerate(flight.jobs):
+            decided = error.decided[index] if error.decided else None
+            if decided is not None:
+                self._decided(flight, job, decided)
+            elif isinstance(error, Withheld):
+                self._feed.landed(job)
+                self._told.returned(job.row, delay_s=WITHHELD_S)
+            elif error.after_dot:
+                self._tell(flight, job, Verdict.UNKNOWN, lost)
+            elif not flight.is_first and job.tries < STALE_TRIES:
+                again.append(job)
+            else:
+                self._tell(flight, job, Verdict.DEFERRED, lost)
+        self._put_back(again, counts=True)
+
+    def _tell(self, flight: Flight, job: Job, verdict: Verdict, word: RecipientReply) -> None:
+        """Hand over what became of one recipient."""
+        self._feed.landed(job)
+        row = job.row
+        outcome = Outcome(
+            row_id=row.id,
+            claim_no=row.claim_no,
+            verdict=verdict,
+            scope=word.scope,
+            reply=word.reply,
+            stage=word.stage,
+            session=told_of(self._connection.session, job),
+            dialogue_ms=flight.transaction.dialogue_ms,
+            after_dot=verdict is Verdict.UNKNOWN,
+            source_id=self._feed.source.id,
+            occurred_ms=int(self._ports.clock.now().timestamp() * 1000),
+        )
+        self._told.outcome(outcome, row)
+
+    def _put_back(self, jobs: Sequence[Job], *, counts: bool) -> None:
+        """Let jobs be tried again at once, in their order, before all others."""
+        for job in reversed(jobs):
+            self._feed.landed(job)
+            job.tries += counts
+            if self._feed.closing:
+                self._told.returned(job.row, delay_s=0.0)
+            else:
+                self._feed.put_back(job)
+
+    def _give_up(self, job: Job) -> None:
+        """End an attempt that broke on our side; no dot is sent for it from here on."""
+        self._feed.landed(job)
+        text = "an error of ours ended the attempt; it is in the log"
+        outcome = put_off(
+            self._feed,
+            job.row,
+            scope=Scope.MESSAGE,
+            reply=SmtpReply.local(451, "4.3.0", text),
+            stage="dot" if job.is_dotted else "mail",
+            now=self._ports.clock.now(),
+            session=told_of(self._connection.session, job),
+        )
+        if job.is_dotted:
+            outcome = replace(outcome, verdict=Verdict.UNKNOWN, after_dot=True)
+        self._told.outcome(outcome, job.row)
 
 
-async def _finish(
-    feed: Feed, connection: Connection, flight: Flight, *, ports: DeliverPorts, told: Told
-) -> None:
-    """Await a transaction's replies and say what they mean."""
-    row = flight.job.row
-    try:
-        (verdict,) = await flight.transaction.replies
-    except Withheld:
-        feed.landed(flight.job)
-        told.returned(row, delay_s=WITHHELD_S)
-    except TransportError as error:
-        _line_lost(feed, connection, flight, error, ports=ports, told=told)
-    else:
-        feed.landed(flight.job)
-        told.outcome(_of_reply(feed, connection, flight, verdict, ports), row)
-
-
-def _of_reply(
-    feed: Feed,
-    connection: Connection,
-    flight: Flight,
-    verdict: RecipientReply,
-    ports: DeliverPorts,
-) -> Outcome:
+def _is_one_too_many(verdict: RecipientReply) -> bool:
+    """Whether a recipient was refused only because the transaction had enough of them."""
     reply = verdict.reply
-    is_delivered = reply.is_positive and verdict.stage == "dot"
-    if is_delivered:
-        word = Verdict.DELIVERED
-    elif reply.is_permanent:
-        word = Verdict.BOUNCED
-    else:
-        word = Verdict.DEFERRED
-    return _outcome(feed, flight, word, verdict.scope, reply, verdict.stage, connection, ports)
-
-
-def _line_lost(
-    feed: Feed,
-    connection: Connection,
-    flight: Flight,
-    error: TransportError,
-    *,
-    ports: DeliverPorts,
-    told: Told,
-) -> None:
-    """A session broke under a transaction: unknown, tried again at once, or deferred."""
-    decided = error.decided[0] if error.decided else None
-    if decided is not None:
-        # The recipient had its own word before the line broke.
-        feed.landed(flight.job)
-        told.outcome(_of_reply(feed, connection, flight, decided, ports), flight.job.row)
-    elif error.after_dot:
-        feed.landed(flight.job)
-        outcome = _outcome(
-            feed, flight, Verdict.UNKNOWN, error.scope, error.reply, error.stage, connection, ports
-        )
-        told.outcome(outcome, flight.job.row)
-    elif not flight.is_first and flight.job.tries < STALE_TRIES:
-        _retry_stale(feed, flight.job, told=told)
-    else:
-        feed.landed(flight.job)
-        outcome = _outcome(
-            feed, flight, Verdict.DEFERRED, error.scope, error.reply, error.stage, connection, ports
-        )
-        told.outcome(outcome, flight.job.row)
-
-
-def _went_stale(connection: Connection) -> bool:
-    """Whether the peer ended the session while it was idle."""
-    return not connection.is_usable
-
-
-def _retry_stale(feed: Feed, job: Job, *, told: Told) -> None:
-    feed.landed(job)
-    job.tries += 1
-    if feed.closing:
-        told.returned(job.row, delay_s=0.0)
-    else:
-        feed.put_back(job)
-
-
-def _outcome(
-    feed: Feed,
-    flight: Flight,
-    verdict: Verdict,
-    scope: Scope,
-    reply: SmtpReply,
-    stage: str,
-    connection: Connection | None,
-    ports: DeliverPorts,
-) -> Outcome:
-    row = flight.job.row
-    return Outcome(
-        row_id=row.id,
-        claim_no=row.claim_no,
-        verdict=verdict,
-        scope=scope,
-        reply=reply,
-        stage=stage,
-        session=connection.session if connection is not None else SessionInfo(),
-        dialogue_ms=flight.transaction.dialogue_ms,
-        after_dot=verdict is Verdict.UNKNOWN,
-        source_id=feed.source.id,
-        occurred_ms=int(ports.clock.now().timestamp() * 1000),
-    )
+    return verdict.stage == "rcpt" and reply.code == 452 and reply.enhanced in _TOO_MANY

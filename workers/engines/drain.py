@@ -22,16 +22,17 @@ from mailcore.bells import DrainBell, Path
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass, Outcome, Scope, Verdict
 from mailcore.policy.model import PolicySnapshot
-from mailcore.ports import StoreUnavailable, TransportError
+from mailcore.ports import LoopsBack, StoreUnavailable, TransportError
 from mailcore.shaping.strategy import rate_of
 from workers.engines.claim import Claimer
 from workers.engines.context import DeliverPorts
-from workers.engines.feed import Feed, Job, put_off
+from workers.engines.feed import Feed, Job, put_off, together
 from workers.engines.holding import Holding
-from workers.engines.prepare import Keyring, Unready, make_job, prepare
+from workers.engines.prepare import Keyring, Unready, make_job, prepare, share_key
 from workers.engines.rests import Rests
 from workers.engines.settle import Settler
 from workers.engines.staff import FULL_S, Staff, all_of, quietly
+from workers.engines.tls_memory import TlsMemory
 
 # Well within the life of a bell's count, so that only a dead process's bells run out.
 BELL_KEEP_S = 2.0
@@ -58,7 +59,8 @@ class Dispatcher:
         self._bytes_held = 0
         self._typical_bytes = float(TYPICAL_BYTES)
         self._turn = asyncio.Lock()
-        self._rests = Rests(ports.clock, ports.limits)
+        self._rests = Rests(ports.limits)
+        self.tls = TlsMemory(ports.clock)
         self._chores: set[asyncio.Task[None]] = set()
         self._holding = Holding(ports, settler, self._spawn)
 
@@ -219,6 +221,7 @@ class Dispatcher:
                 else:
                     not_before = feed.allowance.popleft() if feed.allowance else 0.0
                     jobs.append(make_job(feed, row, wire, policy, incarnation, not_before))
+            together(jobs)
             feed.put(jobs)
 
     def _not_sent(self, feed: Feed, row: QueuedRow, why: Unready) -> None:
@@ -245,7 +248,7 @@ class Dispatcher:
             feed.landed(job)
             self._not_sent(feed, job.row, wire)
             return False
-        job.wire = wire
+        job.wire, job.share = wire, share_key(job.row, policy)
         return True
 
     # ── the end of a feed ────────────────────────────────────────────────────────────────────
@@ -351,29 +354,25 @@ class Dispatcher:
             feed.full_until = self._ports.clock.monotonic() + FULL_S
             return
         bearer = job if feed.take_out(job) else None
-        if bearer is None and not is_alone and feed.queue:
+        if bearer is None and not is_alone and feed.first is not None:
             # Another session took it meanwhile; somebody has to bear the reason all the same.
-            bearer = feed.queue.popleft()
+            bearer = feed.first
+            feed.take_out(bearer)
         if bearer is not None:
             now = self._ports.clock.now()
-            stage, reply, row = error.stage, error.reply, bearer.row
-            self.outcome(
-                put_off(feed, row, scope=error.scope, reply=reply, stage=stage, now=now), row
+            stage, reply, row, session = error.stage, error.reply, bearer.row, error.session
+            told = put_off(
+                feed, row, scope=error.scope, reply=reply, stage=stage, now=now, session=session
             )
+            if isinstance(error, LoopsBack):
+                told = replace(told, verdict=Verdict.BOUNCED)
+            self.outcome(told, row)
         if not is_alone:
             self._back_off(feed, str(error.reply))
 
     def path_works(self, feed: Feed) -> None:
         """A session was opened: the path is forgiven."""
         self._rests.forgive(feed.path)
-
-    def is_tls_broken(self, host: str) -> bool:
-        """Whether STARTTLS with this host failed within the hour."""
-        return self._rests.is_tls_broken(host)
-
-    def note_broken_tls(self, host: str) -> None:
-        """Remember a failed handshake."""
-        self._rests.note_broken_tls(host)
 
     # ── small steps ──────────────────────────────────────────────────────────────────────────
 

@@ -55,7 +55,7 @@ class Holding:
         return [
             job.row
             for feed in feeds
-            for job in tuple(feed.queue)
+            for job in feed.jobs
             if self.of_row(job.row, feed.source) and feed.take_out(job)
         ]
 

@@ -252,7 +252,7 @@ class Poller:
             for (item, tries, one), result in zip(read, told, strict=True)
         ]
         ports.inbound.record(
-            mailbox.id, records, [result.event for result in told if result.event is not None]
+            mailbox.id, records, [event for result in told for event in result.events]
         )
         return [
             item

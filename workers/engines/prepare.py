@@ -1,10 +1,11 @@
 """Make claimed rows ready for the wire: read content, address it, sign it.
 
 Takes    rows with the source they go from
-Gives    prepare: per row a WireMessage, or Unready with the reason; make_job
+Gives    prepare: per row a WireMessage, or Unready with the reason; make_job; share_key
 Raises   StoreUnavailable when spool or vault is away; what is wrong with one message or one key is
          that message's or that domain's reason to wait, and nobody else's
 
+Recipients that may share a transaction share its content: built and signed once.
 Signatures run on threads, in chunks, and release the interpreter lock; the loop never waits for
 one message alone.
 """
@@ -14,17 +15,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mailcore import dkim, tokens
+from mailcore.dsn import DsnOrder, DsnRequest, DsnReturn, Notify
 from mailcore.envelope import QueuedRow
 from mailcore.errors import PostfleetError, SubmissionRefused
 from mailcore.outcome import TlsNeed
-from mailcore.policy.lookup import presented_domain, return_path_domain, tls_mode_for
-from mailcore.policy.model import PolicySnapshot, TlsMode
+from mailcore.policy.lookup import (
+    dkim_keys_for,
+    presented_domain,
+    return_path_domain,
+    shares_transactions,
+    tls_mode_for,
+)
+from mailcore.policy.model import DkimKey, Isp, PolicySnapshot
+from mailcore.policy.words import TlsMode
 from mailcore.ports import StoreUnavailable, WireMessage
 from mailcore.render.downgrade import to_7bit
 from mailcore.render.overrides import override_headers
+from mailcore.render.reencode import reencode
 from mailcore.reply import SmtpReply
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job
@@ -54,37 +64,30 @@ class Keyring:
 
     keys: dict[tuple[str, str, str], dkim.SigningKey] = field(default_factory=dict)
 
-    async def of_domain(
-        self, domain: str, *, policy: PolicySnapshot, ports: DeliverPorts
+    async def of_mail(
+        self, header_from: str, sender_id: int, *, policy: PolicySnapshot, ports: DeliverPorts
     ) -> Signers:
-        """Return the keys that sign for a From domain, or why one of them cannot."""
+        """Return the keys that sign a sender's mail From a domain, or why one of them cannot."""
         try:
-            return await self._keys(domain, policy=policy, ports=ports)
+            specs = dkim_keys_for(policy, sender_id=sender_id, header_from=header_from)
+            return [await self._key(spec, ports=ports) for spec in specs]
         except StoreUnavailable:
             raise
         except (PostfleetError, LookupError) as exc:
-            log.error("a DKIM key cannot be used", extra={"domain": domain, "reason": str(exc)})
-            text = f"a DKIM key of {domain} cannot be used: {exc}"
+            log.error(
+                "a DKIM key cannot be used", extra={"domain": header_from, "reason": str(exc)}
+            )
+            text = f"a DKIM key of {header_from} cannot be used: {exc}"
             return Unready(SmtpReply.local(451, "4.3.5", text), "sign")
 
-    async def _keys(
-        self, domain: str, *, policy: PolicySnapshot, ports: DeliverPorts
-    ) -> Sequence[dkim.SigningKey]:
-        found = policy.sending_domains.get(domain)
-        if found is None:
-            return ()
-        ring = []
-        for key_id in found.dkim_key_ids:
-            spec = policy.dkim_keys[key_id]
-            name = (spec.secret_ref, spec.domain, spec.selector)
-            key = self.keys.get(name)
-            if key is None:
-                pem = await ports.vault.open(spec.secret_ref)
-                private = dkim.parse_private_key(pem)
-                key = dkim.SigningKey(spec.domain, spec.selector, private)
-                self.keys[name] = key
-            ring.append(key)
-        return ring
+    async def _key(self, spec: DkimKey, *, ports: DeliverPorts) -> dkim.SigningKey:
+        name = (spec.secret_ref, spec.domain, spec.selector)
+        key = self.keys.get(name)
+        if key is None:
+            pem = await ports.vault.open(spec.secret_ref)
+            key = dkim.SigningKey(spec.domain, spec.selector, dkim.parse_private_key(pem))
+            self.keys[name] = key
+        return key
 
 
 async def prepare(
@@ -97,10 +100,11 @@ async def prepare(
 ) -> Sequence[WireMessage | Unready]:
     """Return what each row puts on the wire, in order; `in_7bit` for a server that takes no
     other (RFC 6152 §3: converted, or returned)."""
-    contents = await _contents(rows, ports=ports)
+    units, unit_of_row = _units(rows, policy)
+    contents = await _contents(units, ports=ports)
     signers = {
-        domain: await keyring.of_domain(domain, policy=policy, ports=ports)
-        for domain in {row.header_from for row in rows}
+        case: await keyring.of_mail(*case, policy=policy, ports=ports)
+        for case in {(row.header_from, row.sender_id) for row in units}
     }
     now = int(ports.clock.now().timestamp())
     loop = asyncio.get_running_loop()
@@ -108,7 +112,7 @@ async def prepare(
         loop.run_in_executor(
             ports.signers,
             _build,
-            rows[i : i + CHUNK],
+            units[i : i + CHUNK],
             contents[i : i + CHUNK],
             policy,
             ports.node,
@@ -117,9 +121,56 @@ async def prepare(
             now,
             in_7bit,
         )
-        for i in range(0, len(rows), CHUNK)
+        for i in range(0, len(units), CHUNK)
     ]
-    return [wire for chunk in chunks for wire in await chunk]
+    built = [wire for chunk in chunks for wire in await chunk]
+    if len(units) == len(rows):
+        return built
+    return [_addressed(built[unit], row) for unit, row in zip(unit_of_row, rows, strict=True)]
+
+
+def _units(
+    rows: Sequence[QueuedRow], policy: PolicySnapshot
+) -> tuple[Sequence[QueuedRow], Sequence[int]]:
+    """Return a row for each thing to build, and for each row which of these is its."""
+    units: list[QueuedRow] = []
+    unit_of_row: list[int] = []
+    known: dict[tuple[object, ...], int] = {}
+    for row in rows:
+        key = share_key(row, policy)
+        unit = len(units) if key is None else known.setdefault(key, len(units))
+        if unit == len(units):
+            units.append(row)
+        unit_of_row.append(unit)
+    return units, unit_of_row
+
+
+def _addressed(built: WireMessage | Unready, row: QueuedRow) -> WireMessage | Unready:
+    if isinstance(built, Unready):
+        return built
+    dsn = built.dsn
+    if dsn is not None and dsn.original_recipients:
+        dsn = replace(dsn, original_recipients=(str(row.recipient),))
+    return replace(built, forward_paths=(str(row.recipient),), dsn=dsn)
+
+
+def share_key(row: QueuedRow, policy: PolicySnapshot) -> tuple[object, ...] | None:
+    """Return what rows must have in common to share a transaction; None for one that goes alone.
+
+    All that goes into the content or the envelope but the recipient is in it.
+    """
+    if not shares_transactions(policy, sender_id=row.sender_id):
+        return None
+    return (
+        row.message_id,
+        row.sender_id,
+        row.isp_id,
+        row.tls_need,
+        row.header_from,
+        row.reverse_path,
+        row.recipient.needs_smtputf8,
+        row.dsn,
+    )
 
 
 async def _contents(rows: Sequence[QueuedRow], *, ports: DeliverPorts) -> Sequence[bytes | None]:
@@ -141,7 +192,7 @@ def _build(
     contents: Sequence[bytes | None],
     policy: PolicySnapshot,
     node: str,
-    signers: Mapping[str, Signers],
+    signers: Mapping[tuple[str, int], Signers],
     token_ring: Mapping[int, bytes],
     now: int,
     in_7bit: bool,
@@ -151,15 +202,15 @@ def _build(
     header = node_policy.fbl_header if node_policy is not None else "X-Postfleet-Token"
     built: list[WireMessage | Unready] = []
     for row, content in zip(rows, contents, strict=True):
-        keys = signers[row.header_from]
+        keys = signers[row.header_from, row.sender_id]
         if content is None:
             built.append(NO_CONTENT)
         elif isinstance(keys, Unready):
             built.append(keys)
         else:
             try:
-                plain = to_7bit(content) if in_7bit else content
-                built.append(_wire(row, plain, keys, policy, header, token_ring, now))
+                shaped = _shaped(content, policy.isps.get(row.isp_id), in_7bit)
+                built.append(_wire(row, shaped, keys, policy, header, token_ring, now))
             except SubmissionRefused as exc:
                 text = f"the server takes no 8-bit content, and this must not be converted: {exc}"
                 built.append(Unready(SmtpReply.local(554, "5.6.3", text), "mail"))
@@ -169,6 +220,18 @@ def _build(
                 text = f"the message could not be made ready: {type(exc).__name__}"
                 built.append(Unready(SmtpReply.local(451, "4.3.0", text), "render"))
     return built
+
+
+def _shaped(content: bytes, isp: Isp | None, in_7bit: bool) -> bytes:
+    """Return the content in the ISP's encodings; in seven bits where the server takes no other."""
+    if isp is not None:
+        content = reencode(
+            content,
+            overall=isp.encoding_global,
+            html=isp.encoding_html,
+            text=isp.encoding_text,
+        )
+    return to_7bit(content) if in_7bit else content
 
 
 def _wire(
@@ -181,20 +244,39 @@ def _wire(
     now: int,
 ) -> WireMessage:
     """Address and sign one message."""
-    token = tokens.MessageToken(row.message_id, row.recipient_no)
+    is_shared = shares_transactions(policy, sender_id=row.sender_id)
+    number = tokens.ALL_RECIPIENTS if is_shared else row.recipient_no
+    token = tokens.MessageToken(row.message_id, number)
     text = tokens.sign(token, ring=token_ring)
     isp = policy.isps.get(row.isp_id)
     if isp is not None:
         content = override_headers(content, add=isp.add_headers, delete=isp.delete_headers)
     whole = b"%s: %s\r\n%s" % (header.encode("ascii"), text.encode("ascii"), content)
-    signature = dkim.sign(whole, keys, now=now) if keys else b""
+    signature = dkim.sign(whole, keys, now=now, also=(header,)) if keys else b""
     return WireMessage(
         reverse_path=_reverse_path(row, text, policy),
         forward_paths=(str(row.recipient),),
         content=signature + whole,
         needs_8bit=not content.isascii(),
         needs_smtputf8=row.recipient.needs_smtputf8,
+        requires_tls=row.tls_need is TlsNeed.REQUIRETLS,
+        dsn=_dsn(row, policy),
     )
+
+
+def _dsn(row: QueuedRow, policy: PolicySnapshot) -> DsnRequest | None:
+    """Return which reports the next server is asked for: those the client asked us for, and of a
+    relay those that tell us what it could not do."""
+    request = None
+    if row.dsn:
+        own = return_path_domain(policy, sender_id=row.sender_id, header_from=row.header_from)
+        request = DsnOrder.parse(row.dsn).request(returns_to_us=bool(own))
+    relay = policy.relays.get(row.sender_id)
+    if relay is None or not relay.asks_reports or row.reverse_path.is_null:
+        return request
+    request = request or DsnRequest(envid=row.message_id.hex, returns=DsnReturn.HEADERS)
+    wanted = (request.notify - {Notify.NEVER}) | {Notify.FAILURE, Notify.DELAY}
+    return replace(request, notify=wanted, original_recipients=(str(row.recipient),))
 
 
 def _reverse_path(row: QueuedRow, token: str, policy: PolicySnapshot) -> str:
@@ -217,9 +299,10 @@ def make_job(
 ) -> Job:
     """Put together what a session needs to know of a row."""
     tls = tls_mode_for(policy, sender_id=row.sender_id, strategy=feed.strategy)
-    if row.tls_need is TlsNeed.REQUIRED:
+    if row.tls_need is not TlsNeed.POLICY:
         tls = TlsMode.REQUIRED
     domain = presented_domain(
         policy, sender_id=row.sender_id, header_from=row.header_from, source=feed.source
     )
-    return Job(row, wire, tls, domain, incarnation, not_before)
+    relay = policy.relays.get(row.sender_id)
+    return Job(row, wire, tls, domain, incarnation, not_before, share_key(row, policy), relay)

@@ -6,7 +6,8 @@ Raises   StoreUnavailable
 Follows  RFC 5321 §5.1, RFC 7505 (null MX); design.md section 3, step 2
 
 What DNS could not tell is a deferral of the rows with DNS's own reason. A domain that takes no
-mail ends its rows with one. A held domain is not asked about: its rows are parked.
+mail, or whose best host is ourselves, ends its rows with one. A held domain is not asked about: its
+rows are parked.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import asyncio
 from mailcore.disposition import Rulebook, plan_unroutable
 from mailcore.ports import DnsStatus, DomainRoute, MxAnswer
 from mailcore.reply import SmtpReply
+from mailcore.routing.hosts import before_us
 from mailcore.routing.site import site_of
 from workers.engines.context import DeliverPorts
 from workers.engines.settle import Rules, settlement_of
+from workers.engines.targets import loops_back, ourselves
 
 DOMAINS_A_TURN = 500
 QUESTIONS_AT_ONCE = 100
@@ -42,9 +45,13 @@ async def route_domains(ports: DeliverPorts, rules: Rules, *, retry_s: float = R
             return await ports.resolver.mx(domain)
 
     answers = await asyncio.gather(*(ask(domain) for domain in domains))
+    own = ourselves(ports)
     routes = []
     for domain, answer in zip(domains, answers, strict=True):
-        if answer.status is DnsStatus.OK:
+        ours = [host for host in answer.hosts if own.is_name(host.name)]
+        if ours and not before_us(answer.hosts, ours):
+            await _finish(domain, loops_back(domain), rules.current(), ports)
+        elif answer.status is DnsStatus.OK:
             site = site_of(domain, answer, rules.isps())
             ttl = min(max(answer.ttl_s, ROUTE_MIN_S), ROUTE_MAX_S)
             routes.append(DomainRoute(domain, site.name, site.isp_id, ttl))

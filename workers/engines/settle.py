@@ -37,6 +37,7 @@ from mailcore.ports import PolicySource, StoreUnavailable
 from mailcore.reply import SmtpReply
 from mailcore.routing.site import IspIndex
 from workers.engines.context import DeliverPorts
+from workers.engines.reply_log import log_reply
 
 BATCH = 500
 GATHER_S = 0.020
@@ -44,7 +45,7 @@ RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 5.0
 # A bell for the statistics a second is enough: the consumer reads all there is.
 APPLY_BELL_S = 1.0
-CONSUMERS = ("statistics", "stop_list")
+CONSUMERS = ("statistics", "stop_list", "dsn")
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ class Settler:
 
     def add(self, outcome: Outcome, row: QueuedRow) -> None:
         """Take an outcome that is journaled; called in the turn that read the reply."""
+        log_reply(outcome, row, policy=self._ports.policy.current(), node=self._ports.node)
         self._outcomes.append((outcome, row))
         self._arrived.set()
 

@@ -65,7 +65,7 @@ class Staff:
     def _close_idle(self) -> None:
         """Other paths wait for a connection of this process: nobody may sit on one idle."""
         for feed in self._feeds.values():
-            if feed.tasks and not feed.queue:
+            if feed.tasks and not feed.waiting:
                 feed.is_wanted = True
                 feed.arrived.set()
 
@@ -86,17 +86,19 @@ class Staff:
 
     def _wanted(self, feed: Feed) -> int:
         limits, now = self._ports.limits, self._ports.clock.monotonic()
-        if feed.resting_until > now or feed.closing or not feed.queue:
+        first = feed.first
+        if feed.resting_until > now or feed.closing or first is None:
             return 0
         if feed.tasks and feed.full_until > now:
             return 0
-        if feed.queue[0].not_before > now + limits.idle_s:
+        if first.not_before > now + limits.idle_s:
             # A session opened now would be idle, and closed, before its message may go.
             return 0
         most = limits.connections_per_site
         if feed.strategy.connections:
             most = min(most, feed.strategy.connections)
-        return min(math.ceil(len(feed.queue) / 4), most) - len(feed.tasks)
+        wanted = math.ceil(len(feed.queue) / 4) + math.ceil(feed.waiting_apart / 4)
+        return min(wanted, most) - len(feed.tasks)
 
     async def _open(self, feed: Feed, wanted: int) -> None:
         slots = await self._ports.shaper.open_slots(

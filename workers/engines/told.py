@@ -11,6 +11,7 @@ from mailcore.envelope import QueuedRow
 from mailcore.outcome import Outcome
 from mailcore.ports import TransportError
 from workers.engines.feed import Feed, Job
+from workers.engines.tls_memory import TlsMemory
 
 
 class Told(Protocol):
@@ -45,10 +46,7 @@ class Told(Protocol):
         """A session was opened."""
         ...
 
-    def is_tls_broken(self, host: str) -> bool:
-        """Whether STARTTLS with this host failed of late."""
-        ...
-
-    def note_broken_tls(self, host: str) -> None:
-        """STARTTLS with this host failed."""
+    @property
+    def tls(self) -> TlsMemory:
+        """What is remembered of TLS that failed."""
         ...

@@ -5,7 +5,7 @@ from django.utils.translation import gettext_lazy as _
 
 from control.access import ApiScope
 
-__all__ = ["ApiScope", "Language"]
+__all__ = ["ApiScope", "Language", "ReportsByMail"]
 
 
 class Language(models.TextChoices):
@@ -13,3 +13,10 @@ class Language(models.TextChoices):
 
     EN = "en", _("English")
     RU = "ru", _("Russian")
+
+
+class ReportsByMail(models.TextChoices):
+    """How those who send by SMTP are told what became of it, beside events and hooks."""
+
+    DSN = "dsn", _("delivery status notifications")
+    NONE = "none", _("events only")

@@ -18,7 +18,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from control.access import READ, AccessRule, Actor, ApiScope, Verb, can
-from control.accounts.choices import Language
+from control.accounts.choices import Language, ReportsByMail
 from control.fields import ChoiceArrayField, SecondsField, Unit, check_slug
 from control.rows import PolicyModel
 
@@ -70,6 +70,16 @@ class Account(PolicyModel):
         _("most recipients of a message"),
         default=1000,
         validators=[MinValueValidator(1), MaxValueValidator(100_000)],
+    )
+    reports_by_mail = models.CharField(
+        _("reports by mail"),
+        max_length=8,
+        choices=ReportsByMail,
+        default=ReportsByMail.DSN,
+        help_text=_(
+            "Mail that came by SMTP and fails is reported to its sender by mail. Events only: no "
+            "report is sent, whatever the message asks for. Mail by HTTP never has one."
+        ),
     )
     alert_email = models.EmailField(
         _("alerts go to"), blank=True, help_text=_("Empty: the account gets no alerts by mail.")

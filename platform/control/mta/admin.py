@@ -20,6 +20,7 @@ from control.mta.choices import KeyAlgorithm
 from control.mta.models import (
     BouncePattern,
     DefaultRule,
+    DomainTls,
     Isp,
     IspDomain,
     IspHeader,
@@ -116,6 +117,7 @@ class IspAdmin(Holdable, PolicyAdmin):
     fieldsets = (
         (None, {"fields": ("name", "mx_suffixes", "is_one_site")}),
         (_("Rules"), {"fields": ("strategy", "retry_rule")}),
+        (_("Content"), {"fields": ("encoding_global", "encoding_html", "encoding_text")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -163,6 +165,17 @@ class DefaultRuleAdmin(PolicyAdmin):
     list_filter = ("is_system", ("isp", admin.RelatedOnlyFieldListFilter))
     list_select_related = ("isp", "retry_rule")
     search_fields = ("name",)
+
+
+@admin.register(DomainTls)
+class DomainTlsAdmin(PolicyAdmin):
+    """TLS of single recipient domains."""
+
+    list_display = ("id", "domain", "level", "note")
+    list_display_links = ("id", "domain")
+    list_filter = ("level",)
+    search_fields = ("domain", "note")
+    fields = ("domain", "level", "names", "note")
 
 
 @admin.register(BouncePattern)

@@ -15,6 +15,18 @@ class KeyAlgorithm(models.TextChoices):
 
 
 class Encoding(models.TextChoices):
+    """For all texts of a message."""
+
+    AS_SUBMITTED = "as_submitted", _("As submitted")
+    QUOTED_PRINTABLE = "quoted-printable", _("Quoted-Printable")
+    BASE64 = "base64", _("Base64")
+    EIGHT_BIT = "8bit", _("8-bit")
+
+
+class KindEncoding(models.TextChoices):
+    """For one kind of text; the same values, of which one is about the other field."""
+
+    AS_SUBMITTED = "as_submitted", _("As the global one")
     QUOTED_PRINTABLE = "quoted-printable", _("Quoted-Printable")
     BASE64 = "base64", _("Base64")
     EIGHT_BIT = "8bit", _("8-bit")
@@ -36,6 +48,13 @@ class Tls(models.TextChoices):
     NONE = "none", _("Never")
     OPPORTUNISTIC = "opportunistic", _("Try TLS first")
     REQUIRED = "required", _("Required: without TLS mail waits")
+
+
+class DomainTlsLevel(models.TextChoices):
+    NONE = "none", _("Never: in clear")
+    OPPORTUNISTIC = "opportunistic", _("Try TLS first, in clear where that fails")
+    REQUIRED = "required", _("Required: encrypted, whoever the server is")
+    VERIFIED = "verified", _("Verified: encrypted, with a valid certificate of the host")
 
 
 class RetryMode(models.TextChoices):

@@ -16,8 +16,9 @@ from control.fields import (
     clean_domain,
     clean_each,
 )
-from control.mta.choices import Encoding, HeaderAction
+from control.mta.choices import Encoding, HeaderAction, KindEncoding
 from control.rows import PolicyModel
+from mailcore.render.overrides import is_protected
 
 
 class Isp(PolicyModel):
@@ -59,13 +60,27 @@ class Isp(PolicyModel):
         related_name="isps",
     )
     encoding_global = models.CharField(
-        _("encoding: global"), max_length=20, choices=Encoding, default=Encoding.QUOTED_PRINTABLE
+        _("encoding: global"),
+        max_length=20,
+        choices=Encoding,
+        default=Encoding.AS_SUBMITTED,
+        help_text=_(
+            "How the texts of a message travel to this ISP. Attachments, signed and encrypted parts"
+            " stay as they are, and so do messages that bring a DKIM signature."
+        ),
     )
     encoding_html = models.CharField(
-        _("encoding: HTML"), max_length=20, choices=Encoding, default=Encoding.QUOTED_PRINTABLE
+        _("encoding: HTML"), max_length=20, choices=KindEncoding, default=KindEncoding.AS_SUBMITTED
     )
     encoding_text = models.CharField(
-        _("encoding: text"), max_length=20, choices=Encoding, default=Encoding.QUOTED_PRINTABLE
+        _("encoding: text"),
+        max_length=20,
+        choices=KindEncoding,
+        default=KindEncoding.AS_SUBMITTED,
+        help_text=_(
+            "8-bit: a text with lines over 998 octets goes as Quoted-Printable all the same, and so"
+            " does every text to a server that takes no 8-bit content."
+        ),
     )
 
     class Meta:
@@ -150,5 +165,5 @@ class IspHeader(PolicyModel):
         """An added header field needs a value, and must be one we may write."""
         if self.action == HeaderAction.ADD and not self.value.strip():
             raise ValidationError({"value": _("An added header needs a value.")})
-        if self.name.lower() in ("from", "bcc", "return-path", "dkim-signature", "received"):
+        if is_protected(self.name):
             raise ValidationError({"name": _("This header field cannot be overridden.")})

@@ -30,12 +30,14 @@ from control.mta.choices import (
     Tls,
     UnknownAction,
 )
+from control.mta.domain_tls import DomainTls
 from control.mta.isps import Isp, IspDomain, IspHeader
 from control.rows import PolicyModel
 
 __all__ = [
     "BouncePattern",
     "DefaultRule",
+    "DomainTls",
     "Isp",
     "IspDomain",
     "IspHeader",

@@ -40,7 +40,11 @@ class NodeAdmin(Holdable, PolicyAdmin):
                     "dns_timeout_s",
                     "dns_cache_max_s",
                     "connect_timeout_s",
+                    "uses_dane",
+                    "uses_mta_sts",
                     "fbl_header",
+                    "admin_email",
+                    "logs_replies",
                 )
             },
         ),

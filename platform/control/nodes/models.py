@@ -10,8 +10,10 @@ from django.utils.translation import gettext_lazy as _
 from control.fields import SecondsField, Unit, check_domain, check_header_name, check_slug
 from control.nodes.choices import AccessProtocol
 from control.rows import PolicyModel
+from mailcore.render.overrides import PROTECTED
 
 MOST_MB = 2**24
+READ_BY_PEOPLE = frozenset({"cc", "reply-to", "sender", "subject", "to"})
 
 
 class Node(PolicyModel):
@@ -75,6 +77,20 @@ class Node(PolicyModel):
     connect_timeout_s = SecondsField(
         _("ESMTP connection timeout (sec)"), default=30.0, validators=[MinValueValidator(0.1)]
     )
+    uses_dane = models.BooleanField(
+        _("DANE"),
+        default=True,
+        help_text=_(
+            "Ask for TLSA records and obey them (RFC 7672). It takes a resolver that checks DNSSEC"
+            " and says so, on this host or in a network of yours; with any other one no record"
+            " counts."
+        ),
+    )
+    uses_mta_sts = models.BooleanField(
+        _("MTA-STS"),
+        default=True,
+        help_text=_("Fetch the policies that domains publish and obey them (RFC 8461)."),
+    )
     fbl_header = models.CharField(
         _("FBL header name"),
         max_length=76,
@@ -82,8 +98,19 @@ class Node(PolicyModel):
         validators=[check_header_name],
         help_text=_("The header field that carries the message token to complaint reports."),
     )
-    admin_email = models.EmailField(_("SMTP administrator email"), blank=True)
-    logs_replies = models.BooleanField(_("write SMTP responses to the log"), default=False)
+    admin_email = models.EmailField(
+        _("SMTP administrator email"),
+        blank=True,
+        help_text=_(
+            "Where mail to `postmaster` without a domain goes, which every SMTP server must take."
+            " Empty: postmaster at the server's own name."
+        ),
+    )
+    logs_replies = models.BooleanField(
+        _("write SMTP responses to the log"),
+        default=False,
+        help_text=_("One line for each final answer: recipient domain, host, code and text."),
+    )
 
     class Meta:
         verbose_name = _("node")
@@ -99,6 +126,8 @@ class Node(PolicyModel):
             raise ValidationError(
                 {"spool_warn_mb": _("Must not be less than where nothing is accepted.")}
             )
+        if self.fbl_header.lower() in PROTECTED | READ_BY_PEOPLE:
+            raise ValidationError({"fbl_header": _("This header field has a meaning of its own.")})
         if self.access_protocol == AccessProtocol.SSH:
             if not self.ssh_user:
                 raise ValidationError({"ssh_user": _("SSH needs a user name.")})

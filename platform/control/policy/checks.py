@@ -11,13 +11,15 @@ from django.db import connection
 from mailcore.address import parse_domain
 from mailcore.classify.replies import compile_patterns
 from mailcore.errors import AddressError, PolicyRefused
-from mailcore.policy.model import DomainType, PolicySnapshot
+from mailcore.policy.model import PolicySnapshot
+from mailcore.policy.words import DomainType, RelayAuth
 
 
 def check(policy: PolicySnapshot) -> None:
     """Refuse a snapshot that a worker could not act on."""
     _accounts(policy)
     _senders(policy)
+    _relays(policy)
     _isps(policy)
     _rules(policy)
     _domains(policy)
@@ -51,9 +53,24 @@ def _senders(policy: PolicySnapshot) -> None:
             _refuse(row, "fixed_domain", "the domain to present is not given")
 
 
+def _relays(policy: PolicySnapshot) -> None:
+    """Every login must have its secret; which secrets are there is all that is asked."""
+    logins = [relay for relay in policy.relays.values() if relay.auth is not RelayAuth.NONE]
+    there = _kept([relay.secret_ref for relay in logins])
+    for relay in logins:
+        if relay.secret_ref not in there:
+            reason = f"the password for the relay {relay.host} is not in the vault"
+            _refuse(f"sender {relay.sender_id}", "relay_password", reason)
+
+
 def _isps(policy: PolicySnapshot) -> None:
     owner: dict[tuple[str, str], int] = {}
+    tokens = {node.fbl_header.lower(): node.name for node in policy.nodes.values()}
     for isp in policy.isps.values():
+        for name in (*(name for name, _ in isp.add_headers), *isp.delete_headers):
+            if (node := tokens.get(name.lower())) is not None:
+                reason = f"{name} carries the message token on node {node}"
+                _refuse(f"ISP {isp.id}", "headers", reason)
         if isp.is_one_site and not isp.mx_suffixes:
             _refuse(f"ISP {isp.id}", "is_one_site", "one site needs an MX suffix to go by")
         for field, values in (("domains", isp.domains), ("mx_suffixes", isp.mx_suffixes)):
@@ -86,14 +103,20 @@ def _domains(policy: PolicySnapshot) -> None:
 
 def _keys(policy: PolicySnapshot) -> None:
     """Every key that signs must be in the vault; which secrets are there is all that is asked."""
-    refs = [key.secret_ref for key in policy.dkim_keys.values()]
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT ref FROM vault_secret WHERE ref = ANY(%s)", (refs,))
-        there = {row[0] for row in cursor.fetchall()}
+    there = _kept([key.secret_ref for key in policy.dkim_keys.values()])
     for key in policy.dkim_keys.values():
         if key.secret_ref not in there:
             name = f"{key.selector}._domainkey.{key.domain}"
             _refuse(f"DKIM key {key.id}", "key", f"the private key of {name} is not in the vault")
+
+
+def _kept(refs: list[str]) -> set[str]:
+    """Return which of these secrets are in the vault."""
+    if not refs:
+        return set()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT ref FROM vault_secret WHERE ref = ANY(%s)", (refs,))
+        return {row[0] for row in cursor.fetchall()}
 
 
 def _check_domain(row: str, field: str, value: str) -> None:

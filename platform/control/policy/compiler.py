@@ -16,6 +16,7 @@ from typing import Any
 
 from django.db import models
 
+from control.accounts.choices import ReportsByMail
 from control.accounts.models import Account
 from control.domains.models import DkimKey, SendingDomain
 from control.mailboxes.models import Mailbox
@@ -23,6 +24,7 @@ from control.mta.choices import HeaderAction
 from control.mta.models import (
     BouncePattern,
     DefaultRule,
+    DomainTls,
     Isp,
     IspDomain,
     IspHeader,
@@ -35,7 +37,7 @@ from control.nodes.models import Node, Source
 from control.policy import checks
 from control.senders.models import Sender, SenderIspStrategy
 from mailcore.outcome import BounceClass, BounceType
-from mailcore.policy import model
+from mailcore.policy import model, words
 
 SYSTEM_STRATEGY = "60:60"
 
@@ -46,6 +48,7 @@ def compile_policy() -> model.PolicySnapshot:
         revision=0,
         accounts=_accounts(),
         senders=_senders(),
+        relays=_relays(),
         sending_domains=_sending_domains(),
         pools=_pools(),
         sources=_sources(),
@@ -58,6 +61,7 @@ def compile_policy() -> model.PolicySnapshot:
         dkim_keys=_dkim_keys(),
         mailboxes=_mailboxes(),
         default_strategy_id=_default_strategy_id(),
+        domain_tls=_domain_tls(),
     )
     checks.check(snapshot)
     return snapshot
@@ -73,6 +77,7 @@ def _accounts() -> dict[int, model.Account]:
             lifetime_s=float(row.lifetime_s),
             max_message_bytes=row.max_message_bytes,
             max_recipients=row.max_recipients,
+            mails_reports=row.reports_by_mail == ReportsByMail.DSN,
         )
         for row in Account.objects.order_by("pk")
     }
@@ -80,6 +85,8 @@ def _accounts() -> dict[int, model.Account]:
 
 def _senders() -> dict[int, model.Sender]:
     accounts = _through(Sender.accounts.through, "sender_id", "account_id")
+    signing = Sender.dkim_keys.through._default_manager.filter(dkimkey__is_active=True)
+    keys = _grouped(signing.order_by("dkimkey_id").values_list("sender_id", "dkimkey_id"))
     speeds: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for row in SenderIspStrategy.objects.order_by("isp_id"):
         speeds[row.sender_id].append((row.isp_id, row.strategy_id))
@@ -91,13 +98,33 @@ def _senders() -> dict[int, model.Sender]:
             pool_id=row.pool_id or 0,
             strategy_id=row.strategy_id or 0,
             default_rule_id=row.default_rule_id or 0,
-            domain_type=model.DomainType(row.domain_type),
+            domain_type=words.DomainType(row.domain_type),
             fixed_domain=row.fixed_domain,
             return_path_domain=row.return_path_domain,
             isp_strategies=tuple(speeds[row.pk]),
-            tls=model.TlsMode(row.tls),
+            tls=words.TlsMode(row.tls),
+            return_path_mode=words.ReturnPathMode(row.return_path_mode),
+            dkim_key_ids=tuple(keys[row.pk]),
         )
         for row in Sender.objects.filter(is_deleted=False).order_by("pk")
+    }
+
+
+def _relays() -> dict[int, model.Relay]:
+    return {
+        row.pk: model.Relay(
+            sender_id=row.pk,
+            host=row.relay_host,
+            port=row.relay_port,
+            tls=words.RelayTls(row.relay_tls),
+            verifies=row.relay_verifies,
+            auth=words.RelayAuth(row.relay_auth),
+            login=row.relay_login,
+            secret_ref=row.relay_secret_ref,
+            allows_clear=row.relay_allows_clear,
+            asks_reports=row.relay_asks_reports,
+        )
+        for row in Sender.objects.filter(is_deleted=False, uses_relay=True).order_by("pk")
     }
 
 
@@ -143,9 +170,9 @@ def _mailboxes() -> dict[int, model.Mailbox]:
             port=row.port,
             login=row.login,
             secret_ref=row.secret_ref,
-            protocol=model.MailboxProtocol(row.protocol),
-            tls=model.MailboxTls(row.tls),
-            purpose=model.MailboxPurpose(row.purpose),
+            protocol=words.MailboxProtocol(row.protocol),
+            tls=words.MailboxTls(row.tls),
+            purpose=words.MailboxPurpose(row.purpose),
             account_id=row.account_id or 0,
             poll_interval_s=float(row.poll_interval_s),
             deletes_after_reading=row.deletes_after_reading,
@@ -187,6 +214,8 @@ def _nodes() -> dict[str, model.Node]:
             fbl_header=row.fbl_header,
             admin_email=row.admin_email,
             logs_replies=row.logs_replies,
+            uses_dane=row.uses_dane,
+            uses_mta_sts=row.uses_mta_sts,
         )
         for row in Node.objects.order_by("pk")
     }
@@ -213,9 +242,9 @@ def _isps() -> dict[int, model.Isp]:
             is_one_site=row.is_one_site,
             add_headers=tuple(added[row.pk]),
             delete_headers=tuple(deleted[row.pk]),
-            encoding_global=model.Encoding(row.encoding_global),
-            encoding_html=model.Encoding(row.encoding_html),
-            encoding_text=model.Encoding(row.encoding_text),
+            encoding_global=words.Encoding(row.encoding_global),
+            encoding_html=words.Encoding(row.encoding_html),
+            encoding_text=words.Encoding(row.encoding_text),
         )
         for row in Isp.objects.order_by("pk")
     }
@@ -230,8 +259,8 @@ def _strategies() -> dict[int, model.Strategy]:
             messages_per_connection=row.messages_per_connection,
             connection_attempts=row.connection_attempts,
             interval_s=float(row.interval_s),
-            helo=model.HeloMode(row.helo),
-            tls=model.TlsMode(row.tls),
+            helo=words.HeloMode(row.helo),
+            tls=words.TlsMode(row.tls),
             drop=row.drop,
         )
         for row in Strategy.objects.order_by("pk")
@@ -249,10 +278,10 @@ def _retry_rules() -> dict[int, model.RetryRule]:
         row.pk: model.RetryRule(
             id=row.pk,
             name=row.name,
-            mode=model.RetryMode(row.mode),
+            mode=words.RetryMode(row.mode),
             retries=row.retries,
             interval_s=float(row.interval_s),
-            type=model.RetryType(row.type),
+            type=words.RetryType(row.type),
             exponent=float(row.exponent),
             random_modifier=float(row.random_modifier),
         )
@@ -268,13 +297,25 @@ def _default_rules() -> dict[int, model.DefaultRule]:
             isp_id=row.isp_id or 0,
             priority=row.priority,
             retry_rule_id=row.retry_rule_id,
-            soft_action=model.RuleAction(row.soft_action),
-            hard_action=model.RuleAction(row.hard_action),
-            bounce_action=model.RuleAction(row.bounce_action),
-            unknown_action=model.UnknownAction(row.unknown_action),
+            soft_action=words.RuleAction(row.soft_action),
+            hard_action=words.RuleAction(row.hard_action),
+            bounce_action=words.RuleAction(row.bounce_action),
+            unknown_action=words.UnknownAction(row.unknown_action),
             unknown_after_s=float(row.unknown_after_s),
         )
         for row in DefaultRule.objects.order_by("pk")
+    }
+
+
+def _domain_tls() -> dict[str, model.DomainTls]:
+    return {
+        row.domain: model.DomainTls(
+            id=row.pk,
+            domain=row.domain,
+            level=words.DomainTlsLevel(row.level),
+            names=tuple(row.names),
+        )
+        for row in DomainTls.objects.order_by("pk")
     }
 
 

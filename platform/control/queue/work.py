@@ -171,7 +171,14 @@ def meant_by(job: Job) -> Meant:
 def _do(job: Job, verbs: QueueVerbs, meant: Meant, position: Position, rules: Rulebook) -> VerbStep:
     if _changes(job, Kind.PURGE):
         reply = SmtpReply.local(554, "5.7.0", _words("purged", job))
-        return verbs.purge_step(meant, position, job_id=job.pk, rules=rules, reply=reply)
+        return verbs.purge_step(
+            meant,
+            position,
+            job_id=job.pk,
+            rules=rules,
+            reply=reply,
+            is_own=job.account_id is not None,
+        )
     if _changes(job, Kind.EXPIRE):
         reply = SmtpReply.local(554, "5.4.7", _words("expired", job))
         return verbs.expire_step(meant, position, rules=rules, reply=reply)

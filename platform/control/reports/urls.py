@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from control.reports import spool_views, views
+from control.reports import spool_views, tls_views, views
 
 app_name = "reports"
 urlpatterns = [
@@ -10,5 +10,7 @@ urlpatterns = [
     path("fragment", views.FragmentView.as_view(), name="fragment"),
     path("replies.csv", views.RepliesCsvView.as_view(), name="replies"),
     path("spool", spool_views.SpoolView.as_view(), name="spool"),
+    path("tls", tls_views.TlsView.as_view(), name="tls"),
+    path("tls.json", tls_views.TlsReportView.as_view(), name="tls-report"),
     path("undeliveries.csv", views.UndeliveriesCsvView.as_view(), name="undeliveries"),
 ]

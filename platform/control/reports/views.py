@@ -95,9 +95,9 @@ class DashboardView(ReportView):
             **admin.site.each_context(request),
             "title": _("Dashboard"),
             "form": form,
-            "periods": _period_links(request.GET, form.period_value),
+            "periods": period_links(request.GET, form.period_value),
             "is_custom": form.period_value == Period.CUSTOM.value,
-            "fields": _shown_fields(form),
+            "fields": shown_fields(form),
         }
         if form.is_valid():
             context.update(self.figures(form.question()))
@@ -190,7 +190,7 @@ def _harmless(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
-def _period_links(query: QueryDict, chosen: str) -> list[dict[str, object]]:
+def period_links(query: QueryDict, chosen: str) -> list[dict[str, object]]:
     """Return the periods as links that keep the filters."""
     kept = [(key, value) for key, value in query.items() if key not in ("period", "since", "until")]
     return [
@@ -204,6 +204,6 @@ def _period_links(query: QueryDict, chosen: str) -> list[dict[str, object]]:
     ]
 
 
-def _shown_fields(form: ReportForm) -> list[Any]:
+def shown_fields(form: ReportForm) -> list[Any]:
     names = ["account", "campaign", "isp", "sender"]
     return [form[name] for name in names if name in form.fields]

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from control.access import READ, AccessRule
-from control.fields import clean_domain
+from control.fields import check_one_line, clean_domain
 from control.rows import PolicyModel
-from control.senders.choices import DomainType, SenderTls, SenderType
+from control.senders.choices import (
+    DomainType,
+    RelayAuth,
+    RelayTls,
+    ReturnPathMode,
+    SenderTls,
+    SenderType,
+)
 
 
 class Sender(PolicyModel):
@@ -65,6 +75,66 @@ class Sender(PolicyModel):
     tls = models.CharField(
         _("TLS"), max_length=16, choices=SenderTls, default=SenderTls.OPPORTUNISTIC
     )
+    return_path_mode = models.CharField(
+        _("return path"),
+        max_length=16,
+        choices=ReturnPathMode,
+        default=ReturnPathMode.PER_RECIPIENT,
+        help_text=_(
+            "One for each recipient tells of every report whom it is about. One for each message "
+            "sends a message to many recipients at once, and finds out from the report."
+        ),
+    )
+    uses_relay = models.BooleanField(
+        _("send via SMTP relay"),
+        default=False,
+        help_text=_("All mail of this sender goes to this host instead of the recipients' own."),
+    )
+    relay_host = models.CharField(
+        _("host"),
+        max_length=253,
+        blank=True,
+        validators=[check_one_line],
+        help_text=_("Its name or address; its MX records are not asked for."),
+    )
+    relay_port = models.PositiveIntegerField(
+        _("port"), default=587, validators=[MinValueValidator(1), MaxValueValidator(65535)]
+    )
+    relay_tls = models.CharField(
+        _("TLS"), max_length=16, choices=RelayTls, default=RelayTls.STARTTLS
+    )
+    relay_verifies = models.BooleanField(
+        _("verify the certificate"),
+        default=True,
+        help_text=_("It must be valid for the name of the host."),
+    )
+    relay_auth = models.CharField(
+        _("authentication"), max_length=16, choices=RelayAuth, default=RelayAuth.NONE
+    )
+    relay_login = models.CharField(
+        _("login"), max_length=200, blank=True, validators=[check_one_line]
+    )
+    relay_allows_clear = models.BooleanField(
+        _("log in without TLS"),
+        default=False,
+        help_text=_("Only on a line that nobody else can read."),
+    )
+    relay_asks_reports = models.BooleanField(
+        _("ask for reports"),
+        default=True,
+        help_text=_("DSN of failure and delay, where the relay offers it."),
+    )
+    relay_secret_ref = models.CharField(max_length=80, blank=True, editable=False)
+    dkim_keys = models.ManyToManyField(
+        "domains.DkimKey",
+        verbose_name=_("also sign with"),
+        blank=True,
+        related_name="senders",
+        help_text=_(
+            "DKIM keys that sign all mail of this sender, beside those of each message's From"
+            " domain: with a domain of your own, ISPs know the mail as yours too."
+        ),
+    )
     is_deleted = models.BooleanField(_("deleted"), default=False, editable=False)
 
     class Meta:
@@ -85,6 +155,36 @@ class Sender(PolicyModel):
                     raise ValidationError({name: exc.messages}) from exc
         if self.domain_type == DomainType.FIXED and not self.fixed_domain:
             raise ValidationError({"fixed_domain": _("Name the domain.")})
+        if self.uses_relay:
+            self._clean_relay()
+
+    def _clean_relay(self) -> None:
+        self.relay_host = self.relay_host.strip().strip("[]")
+        if not self.relay_host:
+            raise ValidationError({"relay_host": _("Name the relay's host.")})
+        try:
+            self.relay_host = str(ipaddress.ip_address(self.relay_host))
+            is_address = True
+        except ValueError:
+            is_address = False
+            try:
+                self.relay_host = clean_domain(self.relay_host)
+            except ValidationError as exc:
+                raise ValidationError({"relay_host": exc.messages}) from exc
+        is_checked = self.relay_verifies and self.relay_tls in (
+            RelayTls.STARTTLS,
+            RelayTls.IMPLICIT,
+        )
+        if is_checked and is_address:
+            reason = _("A certificate is valid for a name: name the host, or do not verify.")
+            raise ValidationError({"relay_verifies": reason})
+        if self.relay_auth == RelayAuth.NONE:
+            return
+        if not self.relay_login:
+            raise ValidationError({"relay_login": _("Give the login.")})
+        if self.relay_tls == RelayTls.NONE and not self.relay_allows_clear:
+            reason = _("Without TLS the login would travel in clear: allow it, or choose TLS.")
+            raise ValidationError({"relay_allows_clear": reason})
 
 
 class SenderIspStrategy(PolicyModel):

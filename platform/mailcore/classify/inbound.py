@@ -20,10 +20,17 @@ from enum import Enum
 from mailcore import tokens
 from mailcore.classify.arf import Feedback, FeedbackKind, parse_arf
 from mailcore.classify.dsn import Dsn, DsnAction, DsnRecipient, parse_dsn
-from mailcore.classify.mime import DEFAULT_LIMITS, Limits, Part, decoded_words, read_part
+from mailcore.classify.mime import (
+    DEFAULT_LIMITS,
+    Limits,
+    Part,
+    decoded_words,
+    header_block,
+    read_part,
+)
 from mailcore.classify.prose import first_text, is_from_daemon
 from mailcore.errors import TokenError
-from mailcore.policy.model import MailboxPurpose
+from mailcore.policy.words import MailboxPurpose
 from mailcore.tokens import MessageToken
 
 MAX_CANDIDATES = 20
@@ -49,6 +56,7 @@ _CHALLENGE = re.compile(
     r"|challenge[- ]response|to (?:release|deliver) your message,? (?:click|reply)",
     re.IGNORECASE,
 )
+_ADDRESS = re.compile(r"[^\s<>()\[\]:;,\"'@]{1,64}@[^\s<>()\[\]:;,\"'@]{1,255}")
 _ANSWER = re.compile(r"\s*(?:re|aw|antw|sv|vs|odp|rif|ref|rép|ответ)\s*(?:\[\d+\])?\s*:", re.I)
 
 
@@ -82,7 +90,8 @@ class Correlation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """One message read. `why` says in a word or two what made it this kind, for the log."""
+    """One message read. `why` says in a word or two what made it this kind, for the log; `sender`
+    is the address in its From field."""
 
     kind: InboundKind
     correlation: Correlation
@@ -91,6 +100,16 @@ class Inbound:
     feedback: Feedback | None = None
     subject: str = ""
     why: str = ""
+    sender: str = ""
+
+    def named(self) -> frozenset[str]:
+        """Return the addresses it says it is about, in lower case."""
+        found = [self.sender] if self.kind is InboundKind.REPLY else []
+        for each in self.dsn.recipients if self.dsn is not None else ():
+            found += (each.original, each.final)
+        if self.feedback is not None:
+            found += self.feedback.original_rcpt_to
+        return frozenset(address.lower() for address in found if address)
 
     def bounced(self, recipient: str) -> DsnRecipient | None:
         """Return what a notification says of the recipient that the token names, if it failed.
@@ -135,7 +154,8 @@ def read_inbound(
         # Some providers forward what was complained of as it is, to a mailbox for nothing else.
         kind, why = InboundKind.COMPLAINT, "forwarded"
         feedback = Feedback(FeedbackKind.ABUSE)
-    return Inbound(kind, correlation, token, dsn, feedback, subject, why)
+    sender = next(reversed(_ADDRESS.findall(message.get("from")[:1000])), "")
+    return Inbound(kind, correlation, token, dsn, feedback, subject, why, sender)
 
 
 def _kind_of_dsn(dsn: Dsn) -> InboundKind:
@@ -198,13 +218,16 @@ def _candidates(
     for value in message.get_all(*_RECIPIENT_FIELDS):
         for found in _RETURN_PATH.findall(value):
             yield Correlation.RETURN_PATH, found.lower()
+    # A report of our own to a sender carries a token too: its own, not that of what it is about.
+    is_report = message.media_type == "multipart/report"
     for part in message.walk():
-        for value in part.get_all(*headers):
-            for found in _BARE.findall(value):
-                yield Correlation.RETURNED, found.lower()
+        if part is not message or not is_report:
+            for value in part.get_all(*headers):
+                for found in _BARE.findall(value):
+                    yield Correlation.RETURNED, found.lower()
         if not part.parts:
             yield from _within(part.body, headers)
-    yield from _within(octets, headers)
+    yield from _within(octets[header_block(octets, 0)[1] :] if is_report else octets, headers)
 
 
 def _within(octets: bytes, headers: Collection[str]) -> Iterator[tuple[Correlation, str]]:

@@ -23,7 +23,7 @@ from mailcore.disposition.settlement import Disposition
 from mailcore.envelope import QueuedRow
 from mailcore.events import EventKind
 from mailcore.outcome import BounceClass, BounceType, Outcome, RowState, Scope, Verdict, WaitReason
-from mailcore.policy.model import RuleAction
+from mailcore.policy.words import RuleAction
 from mailcore.routing.source import choose_retry_source
 from mailcore.shaping.retry import Scenario, has_retries_left, next_attempt_at
 

@@ -14,9 +14,11 @@ from datetime import datetime
 
 from mailcore.classify.replies import CompiledPatterns, compile_patterns
 from mailcore.disposition.settlement import Defer, Disposition, Finish
+from mailcore.dsn import asks_for_delay, facts_text
 from mailcore.envelope import QueuedRow
 from mailcore.events import Event, EventKind, event_id, recipient_hash
 from mailcore.outcome import Outcome, RowState, WaitReason
+from mailcore.policy.lookup import return_path_domain
 from mailcore.policy.model import PolicySnapshot
 from mailcore.reply import SmtpReply
 from mailcore.routing.source import Candidate, candidates
@@ -199,7 +201,29 @@ class Desk:
                 dialogue_ms=outcome.dialogue_ms,
                 policy_revision=policy.revision,
                 custom=row.custom,
+                tls_policy=session.tls_policy,
+                tls_result=session.tls_result,
+                dsn=self._dsn(row, kind, outcome) if row.dsn else "",
             )
+        )
+
+    def _dsn(self, row: QueuedRow, kind: EventKind, outcome: Outcome) -> str:
+        """Return what a report to the sender needs, "" where this event never leads to one."""
+        if row.reverse_path.is_null or kind is EventKind.ACCEPTED:
+            return ""
+        if kind is EventKind.DEFERRED and not asks_for_delay(row.dsn):
+            return ""
+        # Where our return path stands in MAIL, success is not asked for: `engines.prepare`.
+        is_ours = return_path_domain(
+            self.rules.policy, sender_id=row.sender_id, header_from=row.header_from
+        )
+        return facts_text(
+            row.dsn,
+            reverse_path=str(row.reverse_path),
+            content=row.content,
+            expires_ms=_ms(row.expires_at),
+            is_passed_on=outcome.session.offers_dsn and not is_ours,
+            is_local=outcome.reply.is_local,
         )
 
     def _normal(self, reply: SmtpReply, text: str) -> str:

@@ -17,9 +17,9 @@ from mailcore.disposition.attempt import GONE, LIFETIME_RULE, LOCAL_RULE
 from mailcore.disposition.desk import NO_WORDS, Desk, Rulebook, Words
 from mailcore.disposition.settlement import Disposition
 from mailcore.envelope import QueuedRow
-from mailcore.events import EventKind
+from mailcore.events import OWN_PURGE_RULE, EventKind
 from mailcore.outcome import BounceClass, BounceType, Outcome, RowState, Scope, Verdict, WaitReason
-from mailcore.policy.model import UnknownAction
+from mailcore.policy.words import UnknownAction
 from mailcore.reply import SmtpReply
 
 UNKNOWN_RULE = "unknown_give_up"
@@ -61,10 +61,17 @@ def plan_stopped(
 
 
 def plan_purged(
-    rows: Iterable[QueuedRow], *, reply: SmtpReply, rules: Rulebook, node: str, now: datetime
+    rows: Iterable[QueuedRow],
+    *,
+    reply: SmtpReply,
+    rules: Rulebook,
+    node: str,
+    now: datetime,
+    is_own: bool = False,
 ) -> Disposition:
-    """End rows an operator removes; the reply says who and why."""
-    return _end_all(rows, EventKind.PURGED, reply, NO_WORDS, Desk(rules, node, now))
+    """End rows an operator removes; the reply says who and why. `is_own`: their account did."""
+    words = ("", "", OWN_PURGE_RULE) if is_own else NO_WORDS
+    return _end_all(rows, EventKind.PURGED, reply, words, Desk(rules, node, now))
 
 
 def plan_restored(

@@ -1,22 +1,24 @@
 """What the policy says in one case: default < ISP < sender < source.
 
-Gives    default_strategy, strategy_for, tls_mode_for, presented_domain, return_path_domain,
-         sending_domain_for, may_use_domain, may_use_sender
+Gives    default_strategy, strategy_for, tls_mode_for, domain_tls_for, presented_domain,
+         return_path_domain, shares_transactions, sending_domain_for, dkim_keys_for,
+         may_use_domain, may_use_sender
 Takes    a snapshot and the keys of the case
-Raises   nothing; a key that is in no row is as if nothing had been said about it
+Raises   nothing, but where it says so; a key that is in no row is as if nothing had been said
 Follows  design.md sections 3 and 6. Retry and default rules are chosen in shaping/retry.py
 """
 
 from __future__ import annotations
 
 from mailcore.policy.model import (
-    DomainType,
+    DkimKey,
+    DomainTls,
     PolicySnapshot,
     SendingDomain,
     Source,
     Strategy,
-    TlsMode,
 )
+from mailcore.policy.words import DomainType, ReturnPathMode, TlsMode
 
 # What holds where an operator has written no strategy at all: the reference's 60:60.
 BUILT_IN_STRATEGY = Strategy(
@@ -64,6 +66,22 @@ def tls_mode_for(policy: PolicySnapshot, *, sender_id: int, strategy: Strategy) 
     return strategy.tls
 
 
+def domain_tls_for(policy: PolicySnapshot, *, domain: str) -> DomainTls | None:
+    """Return the operators' word on TLS for a recipient domain, if there is one.
+
+    The domain's own row, else that of the longest suffix (`.example.com` is all below it).
+    """
+    rows = policy.domain_tls
+    if not rows:
+        return None
+    found = rows.get(domain)
+    rest = domain
+    while found is None and rest:
+        rest = rest.partition(".")[2]
+        found = rows.get(f".{rest}") if rest else None
+    return found
+
+
 def presented_domain(
     policy: PolicySnapshot, *, sender_id: int, header_from: str, source: Source
 ) -> str:
@@ -88,6 +106,12 @@ def return_path_domain(policy: PolicySnapshot, *, sender_id: int, header_from: s
     return sending.return_path_domain if sending is not None else ""
 
 
+def shares_transactions(policy: PolicySnapshot, *, sender_id: int) -> bool:
+    """Whether recipients of one message of this sender may share a transaction."""
+    sender = policy.senders.get(sender_id)
+    return sender is not None and sender.return_path_mode is ReturnPathMode.PER_MESSAGE
+
+
 def sending_domain_for(
     policy: PolicySnapshot, *, account_id: int, domain: str
 ) -> SendingDomain | None:
@@ -97,6 +121,23 @@ def sending_domain_for(
     """
     found = policy.sending_domains.get(domain.lower())
     return found if found is not None and account_id in found.account_ids else None
+
+
+def dkim_keys_for(
+    policy: PolicySnapshot, *, sender_id: int, header_from: str
+) -> tuple[DkimKey, ...]:
+    """Return the keys that sign a sender's mail From this domain: the domain's, then the sender's.
+
+    The first are what DMARC looks at (RFC 7489 §3.1.1). Raises LookupError for a key that is in no
+    row.
+    """
+    sending = policy.sending_domains.get(header_from)
+    sender = policy.senders.get(sender_id)
+    ids = (
+        *(sending.dkim_key_ids if sending is not None else ()),
+        *(sender.dkim_key_ids if sender is not None else ()),
+    )
+    return tuple(policy.dkim_keys[key_id] for key_id in dict.fromkeys(ids))
 
 
 def may_use_domain(policy: PolicySnapshot, *, account_id: int, domain: str) -> bool:

@@ -11,99 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 
 from mailcore.outcome import BounceClass, BounceType
+from mailcore.policy.words import (
+    DomainTlsLevel,
+    DomainType,
+    Encoding,
+    HeloMode,
+    MailboxProtocol,
+    MailboxPurpose,
+    MailboxTls,
+    RelayAuth,
+    RelayTls,
+    RetryMode,
+    RetryType,
+    ReturnPathMode,
+    RuleAction,
+    TlsMode,
+    UnknownAction,
+)
 
 SCHEMA_VERSION = 1
-
-
-class RetryMode(Enum):
-    """From where a deferred message is tried again (reference §7.1)."""
-
-    SAME_IP = "same_ip"
-    OTHER_IP_SAME_NODE = "other_ip_same_node"
-    OTHER_IP_ANY_NODE = "other_ip_any_node"
-
-
-class RetryType(Enum):
-    """How the delay grows (reference §7.1)."""
-
-    FIXED = "fixed"
-    GEOMETRIC = "geometric"
-    RANDOM = "random"
-
-
-class HeloMode(Enum):
-    """The name a session greets with (reference §6)."""
-
-    PTR = "ptr"
-    FROM_DOMAIN = "from_domain"
-    IP = "ip"
-    FIXED = "fixed"
-
-
-class DomainType(Enum):
-    """Which domain a sender presents itself as (reference §3.1)."""
-
-    FROM_HEADER = "from_header"
-    PTR = "ptr"
-    FIXED = "fixed"
-
-
-class TlsMode(Enum):
-    """How a path uses TLS; `dane` and `mta_sts` are asked of DNS, not set here."""
-
-    NONE = "none"
-    OPPORTUNISTIC = "opportunistic"
-    REQUIRED = "required"
-
-
-class Encoding(Enum):
-    """The content transfer encoding an ISP is sent (reference §5)."""
-
-    QUOTED_PRINTABLE = "quoted-printable"
-    BASE64 = "base64"
-    EIGHT_BIT = "8bit"
-
-
-class RuleAction(Enum):
-    """What a default rule does with a bounce of its kind (reference §7.4)."""
-
-    RETRY = "retry"
-    STOP = "stop"
-
-
-class UnknownAction(Enum):
-    """What becomes of a message whose final reply was lost."""
-
-    RETRY_LATE = "retry_late"
-    HOLD = "hold"
-    GIVE_UP = "give_up"
-
-
-class MailboxProtocol(Enum):
-    """How a mailbox is read."""
-
-    POP3 = "pop3"
-    IMAP = "imap"
-
-
-class MailboxTls(Enum):
-    """When a session with a mailbox is encrypted."""
-
-    NONE = "none"
-    STARTTLS = "starttls"
-    TLS = "tls"
-
-
-class MailboxPurpose(Enum):
-    """What is looked for in a mailbox; a report is read for what it is in each of them."""
-
-    BOUNCES = "bounces"
-    COMPLAINTS = "complaints"
-    REPLIES = "replies"
-    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +55,17 @@ class Strategy:
     def messages_per_interval(self) -> int:
         """The rate of one source to one site per `interval_s`; 0 is unlimited."""
         return self.connections * self.messages_per_connection * self.connection_attempts
+
+
+@dataclass(frozen=True, slots=True)
+class DomainTls:
+    """The operators' word on TLS for one recipient domain; `names` may stand in its certificates
+    in place of the host's own, one with a leading dot for all hosts below."""
+
+    id: int
+    domain: str
+    level: DomainTlsLevel
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +125,9 @@ class Isp:
     is_one_site: bool = False
     add_headers: tuple[tuple[str, str], ...] = ()
     delete_headers: tuple[str, ...] = ()
-    encoding_global: Encoding = Encoding.QUOTED_PRINTABLE
-    encoding_html: Encoding = Encoding.QUOTED_PRINTABLE
-    encoding_text: Encoding = Encoding.QUOTED_PRINTABLE
+    encoding_global: Encoding = Encoding.AS_SUBMITTED
+    encoding_html: Encoding = Encoding.AS_SUBMITTED
+    encoding_text: Encoding = Encoding.AS_SUBMITTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +186,16 @@ class Node:
     fbl_header: str = "X-Postfleet-Token"
     admin_email: str = ""
     logs_replies: bool = False
+    uses_dane: bool = True
+    uses_mta_sts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """A delivery configuration."""
+    """A delivery configuration.
+
+    `dkim_key_ids` sign all its mail, beside the keys of each message's From domain.
+    """
 
     id: int
     name: str
@@ -264,6 +208,29 @@ class Sender:
     return_path_domain: str = ""
     isp_strategies: tuple[tuple[int, int], ...] = ()
     tls: TlsMode = TlsMode.OPPORTUNISTIC
+    return_path_mode: ReturnPathMode = ReturnPathMode.PER_RECIPIENT
+    dkim_key_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A smart host: where all mail of one sender goes, whatever its recipients' domains say.
+
+    Password or token lie in the vault under `secret_ref`. `verifies`: its certificate must be valid
+    for `host`. `allows_clear` lets the login travel without TLS. `asks_reports`: it is asked for
+    reports of failure and delay (RFC 3461), where it offers them.
+    """
+
+    sender_id: int
+    host: str
+    port: int
+    tls: RelayTls = RelayTls.STARTTLS
+    verifies: bool = True
+    auth: RelayAuth = RelayAuth.NONE
+    login: str = ""
+    secret_ref: str = ""
+    allows_clear: bool = False
+    asks_reports: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +246,10 @@ class SendingDomain:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A company that sends. `lifetime_s` is how long a message may be tried."""
+    """A company that sends. `lifetime_s` is how long a message may be tried.
+
+    `mails_reports`: who sends by SMTP is told of failures by mail (RFC 3464), beside events.
+    """
 
     id: int
     name: str
@@ -288,6 +258,7 @@ class Account:
     lifetime_s: float
     max_message_bytes: int
     max_recipients: int
+    mails_reports: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,4 +301,6 @@ class PolicySnapshot:
     dkim_keys: Mapping[int, DkimKey] = field(default_factory=dict)
     mailboxes: Mapping[int, Mailbox] = field(default_factory=dict)
     default_strategy_id: int = 0
+    domain_tls: Mapping[str, DomainTls] = field(default_factory=dict)
+    relays: Mapping[int, Relay] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

@@ -1,7 +1,8 @@
 """What the engines ask of the world, and what they may be told instead.
 
-Gives    Protocols for policy, clock, ledger, outbox, spool, journal, resolver, connector, shaper,
-         bells, vault and statistics; the values that cross them; the errors they may raise
+Gives    Protocols for policy, clock, ledger, outbox, spool, journal, resolver, connector,
+         host memory, shaper, bells, vault and statistics; the values that cross them; the errors
+         they may raise
 Raises   (adapters) TransportError and its kinds for a line to a mail server; StoreUnavailable for
          one of our own stores. Nothing else crosses a port.
 Follows  style.md section 4; design.md sections 2-4
@@ -20,15 +21,18 @@ from mailcore.ports.disk import SpoolReader as SpoolReader
 from mailcore.ports.disk import SpoolWriter as SpoolWriter
 from mailcore.ports.errors import ConnectFailed as ConnectFailed
 from mailcore.ports.errors import Disconnected as Disconnected
+from mailcore.ports.errors import LoopsBack as LoopsBack
 from mailcore.ports.errors import StoreFull as StoreFull
 from mailcore.ports.errors import StoreUnavailable as StoreUnavailable
 from mailcore.ports.errors import TimedOut as TimedOut
 from mailcore.ports.errors import TlsFailed as TlsFailed
 from mailcore.ports.errors import TransportError as TransportError
 from mailcore.ports.errors import Withheld as Withheld
+from mailcore.ports.happened import KeyedMail as KeyedMail
 from mailcore.ports.happened import Outbox as Outbox
 from mailcore.ports.happened import OutboxBatch as OutboxBatch
 from mailcore.ports.happened import OutboxCursor as OutboxCursor
+from mailcore.ports.happened import ReportDoor as ReportDoor
 from mailcore.ports.happened import Statistics as Statistics
 from mailcore.ports.happened import StopLists as StopLists
 from mailcore.ports.inbound import InboundLedger as InboundLedger
@@ -57,12 +61,21 @@ from mailcore.ports.spool import SpoolShelf as SpoolShelf
 from mailcore.ports.wire import Connection as Connection
 from mailcore.ports.wire import Connector as Connector
 from mailcore.ports.wire import Endpoint as Endpoint
+from mailcore.ports.wire import HostMemory as HostMemory
 from mailcore.ports.wire import Resolver as Resolver
+from mailcore.ports.wire import StsSource as StsSource
 from mailcore.ports.wire import WireTransaction as WireTransaction
+from mailcore.routing.hosts import KnownHosts as KnownHosts
 from mailcore.routing.site import AddressAnswer as AddressAnswer
 from mailcore.routing.site import DnsStatus as DnsStatus
 from mailcore.routing.site import MxAnswer as MxAnswer
 from mailcore.routing.site import MxHost as MxHost
+from mailcore.security import Proven as Proven
+from mailcore.security import StsAnswer as StsAnswer
+from mailcore.security import Tlsa as Tlsa
+from mailcore.security import TlsaAnswer as TlsaAnswer
+from mailcore.security import TlsDemand as TlsDemand
+from mailcore.security import TxtAnswer as TxtAnswer
 from mailcore.shaping.strategy import Grant as Grant
 from mailcore.shaping.strategy import Rate as Rate
 from mailcore.transaction import RecipientReply as RecipientReply

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailcore.errors import PostfleetError
-from mailcore.outcome import Scope
+from mailcore.outcome import Scope, SessionInfo, TlsResult
 from mailcore.reply import SmtpReply
 from mailcore.transaction import RecipientReply
 
@@ -26,7 +26,8 @@ class TransportError(PostfleetError):
 
     `scope` says who has to wait, `stage` where it happened, `after_dot` whether the whole content
     had been sent. `decided` holds, in the order of the forward-paths, the replies of those who
-    had theirs before; None for the others. Subclasses name the kind.
+    had theirs before; None for the others. `session` is what is known of the line, for who tells
+    of it. Subclasses name the kind.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class TransportError(PostfleetError):
         self.stage = stage
         self.after_dot = after_dot
         self.decided = decided
+        self.session = SessionInfo()
 
 
 class ConnectFailed(TransportError):
@@ -55,7 +57,23 @@ class TimedOut(TransportError):
 
 
 class TlsFailed(TransportError):
-    """STARTTLS was refused or the handshake failed."""
+    """STARTTLS was refused, the handshake failed, or the server is not who it should be.
+
+    `result` is the RFC 8460 word for it.
+    """
+
+    def __init__(
+        self,
+        reply: SmtpReply,
+        *,
+        scope: Scope,
+        stage: str,
+        after_dot: bool = False,
+        decided: tuple[RecipientReply | None, ...] = (),
+        result: TlsResult = TlsResult.NOT_OFFERED,
+    ) -> None:
+        super().__init__(reply, scope=scope, stage=stage, after_dot=after_dot, decided=decided)
+        self.result = result
 
 
 class Disconnected(TransportError):
@@ -64,3 +82,7 @@ class Disconnected(TransportError):
 
 class Withheld(TransportError):
     """We stopped before the final dot, because our claim may no longer be ours."""
+
+
+class LoopsBack(TransportError):
+    """Whoever takes this domain's mail is we ourselves: no waiting helps, it bounces."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from mailcore.envelope import ContentRef, Submission
 from mailcore.stoplist import StopEntry
 
 
@@ -81,4 +82,35 @@ class StopLists(Protocol):
 
     def add(self, entries: Sequence[StopEntry]) -> int:
         """Add those that are not there yet; return how many that were."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedMail:
+    """A message of our own, and the key under which it is queued once. `lifetime_s` and
+    `policy_revision` as in a Plan."""
+
+    key: str
+    submission: Submission
+    lifetime_s: float
+    policy_revision: int
+
+
+class ReportDoor(Protocol):
+    """What reports are made from, and where they go. Plain, for tasks. Raises StoreUnavailable."""
+
+    def new_id(self) -> UUID:
+        """Return the id of a message to come."""
+        ...
+
+    def is_known(self, key: str) -> bool:
+        """Whether a message was queued under this key."""
+        ...
+
+    def content(self, ref: ContentRef) -> bytes | None:
+        """Return it while the spool of this node has it."""
+        ...
+
+    def submit(self, mails: Sequence[KeyedMail]) -> None:
+        """Queue those whose key is free, all together or none."""
         ...

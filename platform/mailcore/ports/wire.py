@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from mailcore.outcome import SessionInfo
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
+from mailcore.routing.hosts import KnownHosts
 from mailcore.routing.site import AddressAnswer, MxAnswer
+from mailcore.security import Proven, StsAnswer, TlsaAnswer, TlsDemand, TxtAnswer
 from mailcore.transaction import Credentials, RecipientReply, WireMessage
 
 
@@ -23,13 +25,55 @@ class Resolver(Protocol):
         """Return the addresses of a host."""
         ...
 
+    async def tlsa(self, host: str, port: int) -> TlsaAnswer:
+        """Return the TLSA records of a service."""
+        ...
+
+    async def txt(self, name: str) -> TxtAnswer:
+        """Return the texts of a name."""
+        ...
+
+
+class StsSource(Protocol):
+    """What domains say of themselves by MTA-STS, fetched and kept."""
+
+    async def policy(self, domain: str) -> StsAnswer:
+        """Return a domain's policy that is in force, if it has one."""
+        ...
+
+
+class HostMemory(Protocol):
+    """What the processes of a node remember of hosts that failed them. Raises nothing.
+
+    It puts hosts in order and forbids none: what was forgotten or not told costs a try.
+    """
+
+    async def known(
+        self, source: str, *, hosts: Sequence[str], addresses: Sequence[str]
+    ) -> KnownHosts:
+        """Return what is remembered of hosts, and of addresses as reached from a source."""
+        ...
+
+    async def note_dead(self, source: str, address: str, *, failures: int) -> None:
+        """Remember that an address could not be reached, `failures` times in a row by now."""
+        ...
+
+    async def note_alive(self, source: str, address: str) -> None:
+        """Forget what was remembered of an address."""
+        ...
+
+    async def note_broken_tls(self, host: str) -> None:
+        """Remember that STARTTLS with a host failed."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where and as whom to open a session.
 
     `credentials` are for a relay that wants to know us. `allows_chunking`: BDAT may be used where
-    it is offered.
+    it is offered. `is_implicit_tls`: TLS comes before the greeting. `demand` says how the server
+    must show who it is once there is TLS; without one nothing is asked.
     """
 
     host: str
@@ -40,6 +84,8 @@ class Endpoint:
     tls: TlsMode
     credentials: Credentials | None = None
     allows_chunking: bool = True
+    demand: TlsDemand | None = None
+    is_implicit_tls: bool = False
 
 
 class WireTransaction(Protocol):
@@ -70,6 +116,11 @@ class Connection(Protocol):
         ...
 
     @property
+    def proven(self) -> Proven:
+        """What the session's TLS showed."""
+        ...
+
+    @property
     def is_usable(self) -> bool:
         """Whether another transaction may begin."""
         ...
@@ -91,11 +142,14 @@ class Connection(Protocol):
         """
         ...
 
-    def begin(self, message: WireMessage, *, before_dot: Callable[[], bool]) -> WireTransaction:
+    def begin(
+        self, message: WireMessage, *, before_dot: Callable[[Sequence[int]], bool]
+    ) -> WireTransaction:
         """Start a transaction; the previous one's content must have been sent.
 
         `before_dot` is called in the turn that writes the final dot, or the last octets of the
-        last chunk; if it returns False they are not sent, the connection is dropped and the
+        last chunk, with the indexes of the forward-paths whose fate they decide; if it returns
+        False they are not sent, the connection is dropped and the
         replies raise Withheld.
         """
         ...

@@ -3,8 +3,8 @@
 Gives    read_mail, read_rcpt, read_bdat, read_greeting
 Raises   CommandFault with the reply to give
 Follows  RFC 5321 §4.1.1-4.1.2 (paths, parameters) and Appendix F.2 (source routes are dropped),
-         RFC 1870 SIZE, RFC 6152 BODY, RFC 6531 SMTPUTF8, RFC 3461 §4 (DSN), RFC 4954 §5 AUTH=,
-         RFC 3030 §2 (BDAT)
+         RFC 1870 SIZE, RFC 6152 BODY, RFC 6531 SMTPUTF8, RFC 3461 §4 and
+         RFC 6533 §3 (DSN), RFC 4954 §5 AUTH=, RFC 3030 §2 (BDAT)
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 from mailcore.address import ForwardPath, ReversePath
+from mailcore.dsn import MAX_ENVID, MAX_ORCPT, Notify, printable_xtext
 from mailcore.errors import AddressError
 from mailcore.reception.values import LetterRecipient
 from mailcore.reply import SmtpReply
@@ -22,12 +23,15 @@ _ROUTE = re.compile(r"@[^:]+:")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00-\x20=\x7f]+))?\Z")
 _SIZE = re.compile(r"[0-9]{1,20}\Z")
 _XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})"
-_ENVID = re.compile(rf"{_XTEXT}{{1,100}}\Z")
-_ORCPT = re.compile(rf"[A-Za-z0-9-]{{1,40}};{_XTEXT}{{1,500}}\Z")
-_SUBMITTER = re.compile(rf"{_XTEXT}{{1,500}}\Z")
-_NOTIFY = re.compile(
-    r"(?:NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY)){0,2})\Z", re.I
+_ORCPT = re.compile(rf"[A-Za-z0-9-]{{1,40}};{_XTEXT}+\Z")
+# An address in UTF-8 that was not written in ASCII: `utf-8-addr-unitext` of RFC 6533 §3.
+_ORCPT_UTF8 = re.compile(
+    r"utf-8;((?:[!-*,-<>-\[\]-~\u0080-\U0010ffff]|\\x\{[0-9A-F]{2,6}\})+)\Z", re.I
 )
+_UTF8 = re.compile(r"[\u0080-\U0010ffff]")
+_IS_XTEXT = re.compile(rf"{_XTEXT}+\Z")
+_SUBMITTER = re.compile(rf"{_XTEXT}{{1,500}}\Z")
+_NOTIFY = frozenset(each.value for each in Notify if each is not Notify.NEVER)
 _BDAT = re.compile(r"([0-9]{1,20})( +LAST)?\Z", re.I)
 _GREETING = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}\Z")
 
@@ -46,6 +50,7 @@ class Offered:
 
     is_extended: bool
     offers_dsn: bool
+    is_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class MailCommand:
     needs_smtputf8: bool = False
     ret: str = ""
     envid: str = ""
+    requires_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +84,21 @@ def read_mail(argument: str, offered: Offered) -> MailCommand:
     """Read what stands behind MAIL."""
     path, given = _split(argument, "FROM", offered)
     size, needs_smtputf8, ret, envid = 0, False, "", ""
+    requires_tls = offered.is_tls and given.get("REQUIRETLS") == ""
     for name, value in given.items():
         if name == "SIZE" and _SIZE.match(value):
             size = int(value)
         elif name == "SMTPUTF8" and not value:
             needs_smtputf8 = True
+        elif name == "REQUIRETLS" and requires_tls:
+            pass  # RFC 8689: only under TLS, where it is offered
         elif (name == "BODY" and value.upper() in ("7BIT", "8BITMIME")) or (
             name == "AUTH" and _SUBMITTER.match(value)
         ):
             pass  # eight bits pass anyway; who was logged in elsewhere is nothing we act on
         elif name == "RET" and offered.offers_dsn and value.upper() in ("FULL", "HDRS"):
             ret = value.upper()
-        elif name == "ENVID" and offered.offers_dsn and _ENVID.match(value):
+        elif name == "ENVID" and offered.offers_dsn and _is_envid(value):
             envid = value
         else:
             raise _bad_parameter(name, value, offered, "MAIL")
@@ -99,7 +108,7 @@ def read_mail(argument: str, offered: Offered) -> MailCommand:
         raise CommandFault(553, "5.1.7", str(exc)) from exc
     if not needs_smtputf8 and not path.isascii():
         raise CommandFault(553, "5.6.7", "an address beyond ASCII needs the parameter SMTPUTF8")
-    return MailCommand(reverse_path, size, needs_smtputf8, ret, envid)
+    return MailCommand(reverse_path, size, needs_smtputf8, ret, envid, requires_tls)
 
 
 def read_rcpt(
@@ -109,10 +118,14 @@ def read_rcpt(
     path, given = _split(argument, "TO", offered)
     notify, orcpt = "", ""
     for name, value in given.items():
-        if name == "NOTIFY" and offered.offers_dsn and _NOTIFY.match(value):
+        if name == "NOTIFY" and offered.offers_dsn and _is_notify(value.upper()):
             notify = value.upper()
-        elif name == "ORCPT" and offered.offers_dsn and _ORCPT.match(value):
-            orcpt = value
+        elif (
+            name == "ORCPT"
+            and offered.offers_dsn
+            and (read := _read_orcpt(value, allows_utf8=allows_utf8))
+        ):
+            orcpt = read
         else:
             raise _bad_parameter(name, value, offered, "RCPT")
     if path.lower() == "postmaster":
@@ -124,6 +137,38 @@ def read_rcpt(
     if not allows_utf8 and not path.isascii():
         raise CommandFault(553, "5.6.7", "an address beyond ASCII needs SMTPUTF8 at MAIL")
     return LetterRecipient(address, notify, orcpt)
+
+
+def _is_envid(value: str) -> bool:
+    """An envelope id comes back in a header: what it stands for must be printable."""
+    is_xtext = len(value) <= MAX_ENVID and _IS_XTEXT.match(value) is not None
+    return is_xtext and printable_xtext(value) is not None
+
+
+def _is_notify(value: str) -> bool:
+    asked = value.split(",")
+    return value == Notify.NEVER.value or (
+        _NOTIFY.issuperset(asked) and len(set(asked)) == len(asked)
+    )
+
+
+def _read_orcpt(value: str, *, allows_utf8: bool) -> str:
+    """Return the original recipient in ASCII, "" if it is none."""
+    if len(value) > MAX_ORCPT:
+        return ""
+    if not value.isascii():
+        found = _ORCPT_UTF8.match(value) if allows_utf8 else None
+        if found is None or not value.isprintable():
+            return ""
+        return f"utf-8;{_UTF8.sub(_embedded, found[1])}"
+    kind, _, text = value.partition(";")
+    if _ORCPT.match(value) is None:
+        return ""
+    return value if kind.lower() == "utf-8" or printable_xtext(text) is not None else ""
+
+
+def _embedded(found: re.Match[str]) -> str:
+    return f"\\x{{{ord(found[0]):X}}}"
 
 
 def read_bdat(argument: str) -> BdatCommand:
@@ -143,9 +188,11 @@ def _split(argument: str, word: str, offered: Offered) -> tuple[str, dict[str, s
     given: dict[str, str] = {}
     for text in (match[3] or "").split():
         parameter = _PARAMETER.match(text)
-        name = parameter[1].upper() if parameter is not None else ""
-        if parameter is None or name in given:
-            raise CommandFault(501, "5.5.4", "a parameter is malformed, or stands there twice")
+        if parameter is None:
+            raise CommandFault(501, "5.5.4", f"a parameter is malformed: {text[:40]}")
+        name = parameter[1].upper()
+        if name in given:
+            raise CommandFault(501, "5.5.4", f"the parameter {name} stands there twice")
         given[name] = parameter[2] or ""
     if given and not offered.is_extended:
         raise CommandFault(555, "5.5.4", "parameters need a session that began with EHLO")
@@ -165,6 +212,8 @@ _KNOWN_DSN = {"MAIL": frozenset({"RET", "ENVID"}), "RCPT": frozenset({"NOTIFY", 
 def _bad_parameter(name: str, value: str, offered: Offered, verb: str) -> CommandFault:
     """555 for what is not offered here, 501 for a value nobody understands."""
     known = _KNOWN[verb] | (_KNOWN_DSN[verb] if offered.offers_dsn else frozenset())
+    if offered.is_tls and verb == "MAIL":
+        known |= {"REQUIRETLS"}
     if name not in known or (name == "BODY" and value.upper() == "BINARYMIME"):
         return CommandFault(555, "5.5.4", f"the parameter {name} is not offered at {verb}")
     return CommandFault(501, "5.5.4", f"the parameter {name} has a value that is none")

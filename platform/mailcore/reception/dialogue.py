@@ -241,8 +241,7 @@ class Reception:
         if self._is_tls and not self._login.is_authenticated:
             lines.append(f"AUTH {' '.join(MECHANISMS)}")
         lines += ["ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8", "CHUNKING"]
-        if self._limits.offers_dsn:
-            lines.append("DSN")
+        lines += ["DSN"] * self._limits.offers_dsn + ["REQUIRETLS"] * self._is_tls
         self._answers.say(replies.ehlo_octets(lines))
 
     def _helo_command(self, argument: str) -> None:
@@ -330,7 +329,7 @@ class Reception:
 
     @property
     def _offered(self) -> Offered:
-        return Offered(self._is_extended, self._limits.offers_dsn)
+        return Offered(self._is_extended, self._limits.offers_dsn, self._is_tls)
 
     def _data_command(self, argument: str) -> None:
         self._transaction.begin_data()

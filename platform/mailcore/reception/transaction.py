@@ -206,6 +206,7 @@ class Transaction:
             needs_smtputf8=self._mail.needs_smtputf8,
             ret=self._mail.ret,
             envid=self._mail.envid,
+            requires_tls=self._mail.requires_tls,
         )
 
     @property

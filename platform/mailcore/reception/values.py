@@ -28,7 +28,7 @@ class Limits:
     idle_commands: int = 100
     auth_tries: int = 3
     received_fields: int = 100
-    offers_dsn: bool = False
+    offers_dsn: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True)
 class LetterRecipient:
-    """A forward-path with its RFC 3461 parameters as given."""
+    """A forward-path with its RFC 3461 parameters as given; an ORCPT in UTF-8 is in ASCII here."""
 
     address: ForwardPath
     notify: str = ""
@@ -107,6 +107,7 @@ class Letter:
     needs_smtputf8: bool = False
     ret: str = ""
     envid: str = ""
+    requires_tls: bool = False
 
 
 def protocol_name(*, is_extended: bool, is_utf8: bool, is_tls: bool, is_authenticated: bool) -> str:

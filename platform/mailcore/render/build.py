@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
@@ -30,6 +31,9 @@ from mailcore.render.content import (
 
 CRLF = b"\r\n"
 _SAFE_LINE = 900
+# The standard library makes some lines a little too long: before a bare line feed, and where a
+# blank at the end of a line takes three characters.
+_LONG_QP_LINE = re.compile(rb"(?m)^[^\r\n]{77,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +181,9 @@ def to_crlf(data: bytes) -> bytes:
 
 
 def longest_line(data: bytes) -> int:
-    """Return the length of the longest line, its CRLF not counted (a CR is, at the most)."""
-    return max(map(len, data.split(b"\n")))
+    """Return the length of the longest line of CRLF text, its CRLF not counted."""
+    *ended, last = data.split(b"\n")
+    return max(max(map(len, ended), default=1) - 1, len(last))
 
 
 def base64_lines(data: bytes) -> bytes:
@@ -190,7 +195,15 @@ def quoted_printable(data: bytes) -> bytes:
     """Return quoted-printable in lines of at most 76; line ends stay where all are CRLF."""
     ends = data.count(CRLF)
     is_text = ends == data.count(b"\n") == data.count(b"\r")
-    return to_crlf(binascii.b2a_qp(data, istext=is_text))
+    encoded = to_crlf(binascii.b2a_qp(data, istext=is_text))
+    return _LONG_QP_LINE.sub(_broken_line, encoded)
+
+
+def _broken_line(match: re.Match[bytes]) -> bytes:
+    line, cut = match[0], 72
+    while b"=" in line[cut - 2 : cut]:
+        cut -= 1
+    return line[:cut] + b"=\r\n" + line[cut:]
 
 
 def encode_body(data: bytes) -> tuple[str, bytes]:

@@ -26,7 +26,7 @@ MAX_HEADER_BYTES = 128 * 1024
 MAX_MAILBOX = 1000
 _FIELD = re.compile(rb"([\x21-\x39\x3b-\x7e]+)[ \t]*:")
 # What the standard library's parser is known to raise on input it did not foresee.
-_PARSER_FAULTS = (
+PARSER_FAULTS = (
     AttributeError, IndexError, RecursionError, TypeError, ValueError, MessageError,
 )  # fmt: skip
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\- ]*\Z")
@@ -236,7 +236,7 @@ def _read_odd_mailbox(text: str) -> tuple[str, ForwardPath]:
     """The forms that hardly anybody writes: comments, quoted local parts, groups."""
     try:
         header: Any = HeaderRegistry()("from", text)
-    except _PARSER_FAULTS as exc:
+    except PARSER_FAULTS as exc:
         raise AddressError(f"{text!r} is not one mailbox") from exc
     if header.defects or len(header.addresses) != 1:
         raise AddressError(f"{text!r} is not one mailbox")

@@ -1,7 +1,7 @@
 """From what DNS says of a domain to the site its mail goes to, and the order of its hosts.
 
 Gives    DnsStatus, MxHost, MxAnswer, AddressAnswer (what a resolver answers); Site, IspIndex,
-         site_of, plan_hosts
+         site_of, relay_site, plan_hosts
 Takes    an answer, the policy's ISPs, a random draw
 Raises   ValueError for an answer that names no host: there is no site to go to
 Follows  RFC 5321 §5.1 (MX, order, implicit MX), RFC 7505 (null MX); design.md section 3 step 2
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
 
-from mailcore.policy.model import Isp
+from mailcore.policy.model import Isp, Relay
 
 MAX_SITE_NAME = 200
 _HASH_CHARACTERS = 16
@@ -44,23 +44,34 @@ class MxHost:
 
 @dataclass(frozen=True, slots=True)
 class MxAnswer:
-    """Where a domain's mail goes. An implicit MX (RFC 5321 §5.1) is one host of preference 0."""
+    """Where a domain's mail goes. An implicit MX (RFC 5321 §5.1) is one host of preference 0.
+
+    `is_secure`: the resolver says that it checked the answer by DNSSEC.
+    """
 
     status: DnsStatus
     hosts: tuple[MxHost, ...] = ()
     ttl_s: float = 60.0
     is_implicit: bool = False
     detail: str = ""
+    is_secure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AddressAnswer:
-    """The addresses of a host, IPv6 and IPv4."""
+    """The addresses of a host, IPv6 and IPv4, as `is_secure` by DNSSEC.
+
+    `canonical` is the host behind the aliases. `is_alias_secure`: the host's own alias is secure,
+    whatever it leads to.
+    """
 
     status: DnsStatus
     addresses: tuple[str, ...] = ()
     ttl_s: float = 60.0
     detail: str = ""
+    is_secure: bool = False
+    canonical: str = ""
+    is_alias_secure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +147,17 @@ def site_of(domain: str, answer: MxAnswer, isps: IspIndex) -> Site:
     else:
         name = _site_name(hosts)
     return Site(name, isp.id if isp is not None else 0)
+
+
+def relay_site(relay: Relay, domain: str, isps: IspIndex) -> Site:
+    """Return the site of mail that goes through a relay.
+
+    One for each sender, so that a session never carries mail under another's login, and for each
+    ISP, so that its holds, patterns and speeds count for relayed mail too.
+    """
+    isp = isps.of_domain(domain)
+    end = f":{relay.port}/{relay.sender_id}" + (f"/{isp.id}" if isp is not None else "")
+    return Site(f"relay:{relay.host}"[: MAX_SITE_NAME - len(end)] + end, isp.id if isp else 0)
 
 
 def plan_hosts(answer: MxAnswer, draw: float) -> tuple[MxHost, ...]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mailcore.policy.model import PolicySnapshot, RetryMode
+from mailcore.policy.model import PolicySnapshot
+from mailcore.policy.words import RetryMode
 
 
 @dataclass(frozen=True, slots=True)

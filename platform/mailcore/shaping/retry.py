@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from mailcore.policy.model import DefaultRule, PolicySnapshot, RetryMode, RetryRule, RetryType
+from mailcore.policy.model import DefaultRule, PolicySnapshot, RetryRule
+from mailcore.policy.words import RetryMode, RetryType
 
 MAX_DELAY_S = 86400.0
 # What holds where an operator has written no rule at all: doubling from five minutes, until the

@@ -20,18 +20,21 @@ from typing import Any
 
 from mailcore.address import ForwardPath
 from mailcore.errors import AddressError
-from mailcore.outcome import MailClass
+from mailcore.outcome import MailClass, TlsNeed
 from mailcore.render import Attachment, Mailbox, Parts
 from mailcore.render.content import read_mailbox
 from mailcore.submission.reader import Reader, escape
 
-MAX_RECIPIENTS = 65_536  # message tokens carry sixteen bits of recipient number
+MAX_RECIPIENTS = 65_535  # message tokens carry sixteen bits of it; the last means all
 MAX_CUSTOM_BYTES = 2048
 MAX_CAMPAIGN = 128
 _MAX_ADDRESS = 1000
+# As the policy of the path says; encrypted at least; encrypted, authenticated and so to the end.
+TLS_WORDS = {each.name.lower(): each for each in TlsNeed}
 _MAX_TEXT = 2**26
 _COMMON = (
     "recipients", "sender", "campaign", "priority", "send_at", "expires_at", "custom",
+    "tls",
 )  # fmt: skip
 _PARTS = (
     "from", "to", "cc", "bcc", "reply_to", "subject", "text", "html", "attachments", "headers",
@@ -58,12 +61,16 @@ _ONCE = frozenset({"message-id", "in-reply-to", "references"})
 
 @dataclass(frozen=True, slots=True)
 class OfferedRecipient:
-    """One recipient as written. `address` is None where `fault` says why it is none."""
+    """One recipient as written. `address` is None where `fault` says why it is none.
+
+    `dsn` is the text of the reports it is asked for (`dsn.DsnOrder`); "" for none at all.
+    """
 
     pointer: str
     text: str
     address: ForwardPath | None
     fault: str = ""
+    dsn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,7 @@ class Offer:
     send_at: datetime | None = None
     expires_at: datetime | None = None
     custom: Mapping[str, str] = field(default_factory=dict)
+    tls_need: TlsNeed = TlsNeed.POLICY
 
 
 def parse_offer(body: object, *, pointer: str = "") -> Offer:
@@ -113,6 +121,7 @@ def parse_offer(body: object, *, pointer: str = "") -> Offer:
         send_at=reader.time(given.get("send_at"), "/send_at"),
         expires_at=reader.time(given.get("expires_at"), "/expires_at"),
         custom=_custom(reader, given.get("custom")),
+        tls_need=_tls_need(reader, given.get("tls")),
     )
     reader.finish()
     return offer
@@ -141,6 +150,15 @@ def _mail_class(reader: Reader, value: object) -> MailClass:
     if not (value is None or value is False or value == MailClass.MAIN.word):
         reader.note("/priority", "value", "true, false, 'priority' or 'main' is needed here")
     return MailClass.MAIN
+
+
+def _tls_need(reader: Reader, value: object) -> TlsNeed:
+    if value is None:
+        return TlsNeed.POLICY
+    found = TLS_WORDS.get(value) if isinstance(value, str) else None
+    if found is None:
+        reader.note("/tls", "value", f"one of {', '.join(TLS_WORDS)} is needed here")
+    return found or TlsNeed.POLICY
 
 
 def _custom(reader: Reader, value: object) -> Mapping[str, str]:

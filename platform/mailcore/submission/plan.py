@@ -9,7 +9,8 @@ Follows  design.md section 3 step 1 and its accounting: a bad address or a dupli
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from mailcore.errors import Problem, SubmissionRefused
 from mailcore.policy.lookup import may_use_domain, may_use_sender
 from mailcore.policy.model import Account, PolicySnapshot
 from mailcore.render import Content, build, repair
+from mailcore.routing.site import IspIndex, Site, relay_site
 from mailcore.submission.offer import MAX_RECIPIENTS, Offer
 
 MAX_AHEAD = timedelta(days=366)
@@ -36,12 +38,14 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A message we may take. `lifetime_s` counts where the offer names no end."""
+    """A message we may take. `lifetime_s` counts where the offer names no end. `sites` are those of
+    recipient domains that need no DNS: all of a sender that has a relay."""
 
     submission: Submission
     rejected: tuple[Rejected, ...]
     lifetime_s: float
     policy_revision: int
+    sites: Mapping[str, Site] = field(default_factory=dict)
 
 
 def plan_submission(
@@ -76,11 +80,22 @@ def plan_submission(
         campaign=offer.campaign,
         send_at=offer.send_at if offer.send_at is not None and offer.send_at > now else None,
         expires_at=offer.expires_at,
+        tls_need=offer.tls_need,
         message_id_header=content.message_id_header,
         subject=content.subject,
         custom=offer.custom,
     )
-    return Plan(submission, tuple(rejected), account.lifetime_s, policy.revision)
+    sites = _relay_sites(submission, policy)
+    return Plan(submission, tuple(rejected), account.lifetime_s, policy.revision, sites)
+
+
+def _relay_sites(submission: Submission, policy: PolicySnapshot) -> Mapping[str, Site]:
+    relay = policy.relays.get(submission.sender_id)
+    if relay is None:
+        return {}
+    isps = IspIndex(policy.isps.values())
+    domains = {recipient.address.domain for recipient in submission.recipients}
+    return {domain: relay_site(relay, domain, isps) for domain in domains}
 
 
 def _raise(problems: list[Problem]) -> None:
@@ -144,7 +159,7 @@ def _recipients(
             detail = f"the address stands in the message already, as recipient {before}"
             rejected.append(Rejected(number, str(address), "duplicate", detail))
         else:
-            kept.append(Recipient(number, address))
+            kept.append(Recipient(number, address, recipient.dsn))
     if not kept:
         pointers = [recipient.pointer for recipient in offer.recipients]
         problems += [Problem(pointers[r.number], r.code, r.detail) for r in rejected[:100]]

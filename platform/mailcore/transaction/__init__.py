@@ -6,13 +6,13 @@ Raises   nothing
 Follows  RFC 5321 §3.3, §4.1-4.3
 """
 
+from mailcore.dsn import DsnRequest as DsnRequest
+from mailcore.dsn import DsnReturn as DsnReturn
+from mailcore.dsn import Notify as Notify
 from mailcore.transaction.auth import Credentials as Credentials
 from mailcore.transaction.auth import Mechanism as Mechanism
 from mailcore.transaction.dialogue import Dialogue as Dialogue
 from mailcore.transaction.extensions import Extensions as Extensions
-from mailcore.transaction.message import DsnRequest as DsnRequest
-from mailcore.transaction.message import DsnReturn as DsnReturn
-from mailcore.transaction.message import Notify as Notify
 from mailcore.transaction.message import RecipientReply as RecipientReply
 from mailcore.transaction.message import Stage as Stage
 from mailcore.transaction.message import Transaction as Transaction

@@ -1,6 +1,6 @@
 """The commands of an envelope, and what must not be sent to this server at all.
 
-Gives    mail_command, rcpt_command, refusal_of, leave_out_excess; xtext
+Gives    mail_command, rcpt_command, refusal_of, leave_out_excess
 Takes    a message, what the server offers, whether the session is under TLS
 Raises   nothing: what cannot be said is a refusal of our own
 Follows  RFC 5321 §4.1.1.2-3, RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8),
@@ -11,22 +11,24 @@ Follows  RFC 5321 §4.1.1.2-3, RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (S
 from __future__ import annotations
 
 from mailcore.address import to_a_label
+from mailcore.dsn import (
+    MAX_ENVID,
+    MAX_ORCPT,
+    DsnRequest,
+    Notify,
+    to_xtext_address,
+    xtext,
+)
 from mailcore.errors import AddressError
 from mailcore.outcome import Scope
 from mailcore.reply import SmtpReply
 from mailcore.transaction.extensions import Extensions
 from mailcore.transaction.message import (
-    DsnRequest,
-    Notify,
     RecipientReply,
     Stage,
     Transaction,
     WireMessage,
 )
-
-MAX_ENVID = 100
-MAX_ORCPT = 500
-_XCHARS = frozenset(map(chr, range(33, 127))) - set("+=")
 
 
 def mail_command(message: WireMessage, extensions: Extensions) -> str:
@@ -99,13 +101,6 @@ def needs_smtputf8(message: WireMessage) -> bool:
     return False
 
 
-def xtext(text: str) -> str:
-    """Return text as RFC 3461 §4 writes it in a parameter."""
-    return "".join(
-        chr(octet) if chr(octet) in _XCHARS else f"+{octet:02X}" for octet in text.encode()
-    )
-
-
 def _refused_paths(message: WireMessage) -> SmtpReply | None:
     """Look at paths that are not all plain ASCII."""
     for path in (message.reverse_path, *message.forward_paths):
@@ -158,15 +153,13 @@ def _rcpt_dsn(dsn: DsnRequest, index: int) -> str:
         parameters = " NOTIFY=NEVER"
     elif dsn.notify:
         parameters = " NOTIFY=" + ",".join(each.value for each in Notify if each in dsn.notify)
-    if index < len(dsn.original_recipients) and dsn.original_recipients[index]:
+    orcpt = dsn.orcpts[index] if index < len(dsn.orcpts) else ""
+    if not orcpt and index < len(dsn.original_recipients) and dsn.original_recipients[index]:
         orcpt = _orcpt(dsn.original_recipients[index])
-        parameters += f" ORCPT={orcpt}" if len(orcpt) <= MAX_ORCPT else ""
-    return parameters
+    return parameters + (f" ORCPT={orcpt}" if 0 < len(orcpt) <= MAX_ORCPT else "")
 
 
 def _orcpt(address: str) -> str:
     if address.isascii():
         return f"rfc822;{xtext(address)}"
-    return "utf-8;" + "".join(
-        each if each in _XCHARS and each != "\\" else f"\\x{{{ord(each):X}}}" for each in address
-    )
+    return f"utf-8;{to_xtext_address(address)}"

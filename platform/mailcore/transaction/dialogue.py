@@ -115,8 +115,12 @@ class Dialogue:
         return steps
 
     def tls_established(self) -> list[Step]:
-        """The handshake succeeded: forget what was said in clear and greet again."""
+        """The handshake succeeded: forget what was said in clear and greet again. Where TLS came
+        before the greeting, await that."""
         steps: list[Step] = []
+        if self.awaits is Stage.BANNER:
+            self._opening.is_tls = True
+            return steps
         self._move(self._opening.secured(), steps)
         return steps
 

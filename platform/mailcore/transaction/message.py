@@ -1,7 +1,6 @@
 """What a transaction carries, and what is known of it so far.
 
-Gives    WireMessage, DsnRequest (with DsnReturn and Notify), RecipientReply, Transaction, Stage;
-         dot_stuffed
+Gives    WireMessage, RecipientReply, Transaction, Stage; dot_stuffed
 Raises   nothing
 Follows  RFC 5321 §4.5.2 (dots), §4.5.3.1.10 (552 at RCPT), RFC 3461 (DSN), RFC 8689 (REQUIRETLS)
 """
@@ -11,37 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from mailcore.dsn import DsnRequest
 from mailcore.outcome import Scope
 from mailcore.reply import EnhancedStatus, SmtpReply
-
-
-class DsnReturn(Enum):
-    """How much of a failed message its report is to carry."""
-
-    FULL = "FULL"
-    HEADERS = "HDRS"
-
-
-class Notify(Enum):
-    """What a recipient's reports are wanted for; NEVER stands alone."""
-
-    NEVER = "NEVER"
-    SUCCESS = "SUCCESS"
-    FAILURE = "FAILURE"
-    DELAY = "DELAY"
-
-
-@dataclass(frozen=True, slots=True)
-class DsnRequest:
-    """Which reports the sender wants; it travels where DSN is offered and is dropped elsewhere.
-
-    `original_recipients` stand in the order of the forward-paths, as addresses; "" for none.
-    """
-
-    envid: str = ""
-    returns: DsnReturn | None = None
-    notify: frozenset[Notify] = frozenset()
-    original_recipients: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +127,11 @@ class Transaction:
     def is_decided(self) -> bool:
         """Whether every recipient has its reply."""
         return None not in self.verdicts
+
+    @property
+    def undecided(self) -> list[int]:
+        """The indexes of the forward-paths that have no reply yet."""
+        return [index for index, verdict in enumerate(self.verdicts) if verdict is None]
 
     @property
     def is_open(self) -> bool:

@@ -220,7 +220,7 @@ class Acceptor:
         return AcceptResult(fates)
 
 
-_MARKS = ",".join(["%s"] * 26)
+_MARKS = ",".join(["%s"] * 27)
 
 
 def _take_keys(
@@ -276,7 +276,8 @@ def _fate(message: AcceptMessage, stored: Mapping[tuple[int, str], StoredAnswer]
 
 
 def _params(batch: AcceptBatch, messages: Sequence[AcceptMessage]) -> tuple[object, ...]:
-    """Return the 26 parameters of the accept statement: one array a column."""
+    """Return the 27 parameters of the accept statement: one array a column. No row of a batch
+    that asks for reports: the column's is empty."""
     events = batch.events(messages)
     pairs = [(message, to) for message in messages for to in message.recipients]
     numbers, texts = arrays.numbers, arrays.texts
@@ -307,4 +308,5 @@ def _params(batch: AcceptBatch, messages: Sequence[AcceptMessage]) -> tuple[obje
         arrays.times([m.send_at for m, _ in pairs]),
         numbers([m.lifetime_s for m, _ in pairs]),
         arrays.times([m.expires_at for m, _ in pairs]),
+        texts([to.dsn for _, to in pairs] if any(to.dsn for _, to in pairs) else ()),
     )

@@ -17,11 +17,11 @@ WITH mark AS MATERIALIZED (
                   $10::text[], $11::int[], $12::text[], $13::text[], $14::int[], $15::bigint[],
                   $16::bigint[], $17::int[], $18::bigint[], $19::text[], $20::text[], $21::text[],
                   $22::text[], $23::float8[], $24::timestamptz[], $25::float8[],
-                  $26::timestamptz[])
+                  $26::timestamptz[], $27::text[])
         AS t (message_id, account_id, sender_id, campaign_id, mail_class, tls_need,
               site_text, isp_id, recipient, domain, recipient_no, content_segment,
               content_offset, content_length, content_crc, header_from, reverse_path,
-              message_id_header, custom, delay_s, send_at, lifetime_s, expires_at)
+              message_id_header, custom, delay_s, send_at, lifetime_s, expires_at, dsn)
      WHERE EXISTS (SELECT FROM mark)
 ), lane AS (
     INSERT INTO ledger_lane AS l (site, sender_id, account_id, campaign_id, mail_class, tls_need,
@@ -42,12 +42,13 @@ WITH mark AS MATERIALIZED (
     INSERT INTO ledger_row (lane_id, recipient_no, due_at, expires_at, message_id, content_segment,
                             content_offset, content_length, content_crc, unrouted_domain,
                             recipient, reverse_path, header_from, message_id_header, custom,
-                            reason)
+                            dsn, reason)
     SELECT lane.id, i.recipient_no, i.due_at,
            COALESCE(i.expires_at, i.due_at + make_interval(secs => i.lifetime_s)), i.message_id,
            i.content_segment, i.content_offset, i.content_length, i.content_crc,
            CASE WHEN i.site = '' THEN i.domain END,
            i.recipient, i.reverse_path, i.header_from, i.message_id_header, i.custom,
+           COALESCE(i.dsn, ''),
            CASE WHEN i.site = '' THEN 'unrouted'
                 WHEN i.due_at > statement_timestamp() THEN 'scheduled' ELSE 'new' END
       FROM input i

@@ -18,13 +18,15 @@ from mailcore.outcome import MailClass, TlsNeed
 
 @dataclass(frozen=True, slots=True)
 class AcceptRecipient:
-    """One recipient. `address` is `local@a-label-domain`; site "" is not routed yet."""
+    """One recipient. `address` is `local@a-label-domain`; site "" is not routed yet; `dsn` is the
+    text of a DsnOrder, "" where nobody is told by mail."""
 
     number: int
     address: str
     domain: str
     site: str = ""
     isp_id: int = 0
+    dsn: str = ""
 
 
 @dataclass(frozen=True, slots=True)

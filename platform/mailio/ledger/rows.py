@@ -22,7 +22,7 @@ COLUMNS = """\
 {lane}.account_id, {lane}.sender_id, {lane}.campaign_id, {lane}.mail_class, {lane}.tls_need,
 {lane}.site, {lane}.isp_id,
 COALESCE((SELECT g.label FROM campaign g WHERE g.id = {lane}.campaign_id), ''),
-{row}.last_reply"""
+{row}.last_reply, {row}.dsn"""
 
 _STATES = {state.value: state for state in RowState}
 _CLASSES = {value.value: value for value in MailClass}
@@ -65,4 +65,5 @@ def to_row(values: tuple[Any, ...]) -> QueuedRow:
         isp_id=values[26],
         campaign=values[27],
         last_reply=values[28],
+        dsn=values[29],
     )

@@ -31,6 +31,8 @@ _LANES_A_TIME = 500
 _LANE_IDLE_S = 3600.0
 # Nothing younger is pruned, whatever is asked: an unanswered accept is looked up by its batch.
 _OUTBOX_FLOOR_S = 300.0
+# As long as the events of inbound reports are known: nothing can lead to the same report later.
+REPORT_KEYS_KEPT_S = 90 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +175,8 @@ class LedgerUpkeep:
         return self._until_few("prune_outbox", (kept_s, _CHUNK), _CHUNK)
 
     def prune_idempotency(self, kept_s: float) -> int:
-        """Delete answers older than this."""
-        return len(self._session.call("prune_idempotency", (kept_s,)))
+        """Delete answers older than this, and the keys of reports once nothing repeats them."""
+        return len(self._session.call("prune_idempotency", (kept_s, REPORT_KEYS_KEPT_S)))
 
     def prune_routes(self) -> int:
         """Delete routes that are no longer valid."""

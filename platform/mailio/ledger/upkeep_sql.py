@@ -169,9 +169,13 @@ DELETE FROM ledger_outbox o
 RETURNING 1
 """
 
+# Keys of account 0 are those of reports (mailio.reports): a message may be late, or fail, long
+# after it was told so first.
 PRUNE_IDEMPOTENCY = """
 DELETE FROM ledger_idempotency
  WHERE created_at < statement_timestamp() - make_interval(secs => $1::float8)
+   AND (account_id <> 0
+        OR created_at < statement_timestamp() - make_interval(secs => $2::float8))
 RETURNING 1
 """
 

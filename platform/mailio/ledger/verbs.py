@@ -125,12 +125,21 @@ class QueueVerbs:
         )
 
     def purge_step(
-        self, meant: Meant, position: Position, *, job_id: int, rules: Rulebook, reply: SmtpReply
+        self,
+        meant: Meant,
+        position: Position,
+        *,
+        job_id: int,
+        rules: Rulebook,
+        reply: SmtpReply,
+        is_own: bool = False,
     ) -> VerbStep:
         """Remove rows, each with a record by which `undo_step` of this job brings it back."""
 
         def plan(rows: Sequence[QueuedRow], now: datetime) -> Settlement:
-            told = plan_purged(rows, reply=reply, rules=rules, node=self._node, now=now)
+            told = plan_purged(
+                rows, reply=reply, rules=rules, node=self._node, now=now, is_own=is_own
+            )
             return told.settlement()
 
         return self._end(meant, position, plan, undo_id=job_id)

@@ -109,7 +109,7 @@ _OF_ROW = (
     "recipient_no, attempt, claim_no, due_at, accepted_at, expires_at, message_id, "
     "content_segment, content_offset, content_length, content_crc, pinned_source_id, "
     "unrouted_domain, recipient, reverse_path, header_from, message_id_header, custom, reason, "
-    "last_reply"
+    "last_reply, dsn"
 )
 
 
@@ -199,7 +199,8 @@ WITH gone AS MATERIALIZED (
            b.accepted_at, b.expires_at, b.message_id, b.content_segment, b.content_offset,
            b.content_length, b.content_crc, b.pinned_source_id, b.unrouted_domain, b.recipient,
            b.reverse_path, b.header_from, b.message_id_header, b.custom,
-           CASE WHEN b.reason = 'held' THEN 'unrouted' ELSE b.reason END, b.last_reply
+           CASE WHEN b.reason = 'held' THEN 'unrouted' ELSE b.reason END, b.last_reply,
+           b.dsn
       FROM back b JOIN lane USING ({LANE_KEY})
     RETURNING 1
 ), told AS (

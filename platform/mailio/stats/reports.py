@@ -2,7 +2,7 @@
 
 Gives    Reports: outcomes (figures by any dimensions and steps of time), delivery_times
          (quantiles), delivery_histograms, replies (what servers said most), undeliveries (who was
-         told what, from the events themselves)
+         told what, from the events themselves), tls (how mail was encrypted, from the events)
 Takes    a driver, times in UTC, names of dimensions (roll_up.OUTCOME_NAMES, REPLY_NAMES)
 Raises   StoreUnavailable; ValueError for a dimension there is not or a time without zone
 Follows  design.md section 3 step 8
@@ -66,6 +66,20 @@ class Undelivered:
     to_domain: str
     reply: str
     events: int
+
+
+@dataclass(frozen=True, slots=True)
+class TlsCount:
+    """How often TLS with an MX host went one way for a domain: `result` is the RFC 8460 word for
+    what failed, "" for nothing. `start` as in Figures."""
+
+    start: datetime | None
+    domain: str
+    policy: str
+    mx_host: str
+    result: str
+    attempts: int
+    encrypted: int
 
 
 class Reports:
@@ -203,6 +217,47 @@ SELECT {start} AS {columns}, sum(events), sum(first_tries), sum(with_tls), sum(s
         with faults():
             rows = self._driver.query(sql)
         return [Undelivered(group, domain, reply, int(n)) for group, domain, reply, n in rows]
+
+    def tls(
+        self,
+        *,
+        since: datetime,
+        until: datetime,
+        step: timedelta | None = None,
+        by_host: bool = True,
+        domain: str = "",
+        only_failed: bool = False,
+        where: Mapping[str, object] | None = None,
+        limit: int = 10_000,
+    ) -> list[TlsCount]:
+        """Return by policy and result, and with `by_host` by domain and MX host, how many
+        attempts went which way; the most frequent first. Read from the events."""
+        every_s = 0 if step is None else _whole_minutes(step)
+        start = f"intDiv(toUInt32(minute), {every_s}) * {every_s}" if every_s else "0"
+        parts = [_minutes(since, until), "tls_policy != ''", *_filters(where, _EVENT_FILTERS)]
+        if domain:
+            parts.append(f"recipient_domain = {text_literal(domain)}")
+        if only_failed:
+            parts.append("tls_result != ''")
+        names = "recipient_domain, tls_policy, mx_host" if by_host else "'', tls_policy, ''"
+        keys = names if by_host else "tls_policy"
+        sql = f"""
+SELECT {start} AS at, {names}, tls_result, uniqExact(event_id) AS total,
+       uniqExactIf(event_id, tls_version != '')
+  FROM event WHERE {" AND ".join(parts)}
+ GROUP BY at, {keys}, tls_result ORDER BY total DESC, at, {keys}, tls_result
+ LIMIT {int(limit)}{_LIMITED}
+"""  # noqa: S608 (names of ours, literals escaped)
+        with faults():
+            rows = self._driver.query(sql)
+        return [
+            TlsCount(
+                datetime.fromtimestamp(at, UTC) if every_s else None,
+                *(of_domain, policy, mx_host, result),
+                *(int(attempts), int(encrypted)),
+            )
+            for at, of_domain, policy, mx_host, result, attempts, encrypted in rows
+        ]
 
 
 def _known(names: Sequence[str], known: Sequence[str]) -> list[str]:

@@ -275,7 +275,7 @@ def test_events_that_are_not_applied_and_those_set_aside_are_seen(rows: SystemMa
         " VALUES (now() - interval '10 minutes', 7, '')"
     )
     lags = reading_of(AlertKind.OUTBOX_LAG)
-    assert {one.about for one in lags} == {"statistics", "stop_list"}
+    assert {one.about for one in lags} == {"statistics", "stop_list", "dsn"}
     assert all(one.value is not None and one.value >= 600 for one in lags)
     run(
         "INSERT INTO ledger_outbox_refused (consumer, xid, row_id, event_count, reason, body)"

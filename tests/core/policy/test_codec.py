@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailcore.errors import SchemaError
-from mailcore.policy import codec, model
+from mailcore.policy import codec, model, words
 
 IDS = st.integers(0, 9)
 TEXT = st.text(max_size=8)
@@ -47,8 +47,8 @@ SNAPSHOTS = st.builds(
             model.Strategy,
             id=IDS,
             interval_s=SECONDS,
-            helo=st.sampled_from(model.HeloMode),
-            tls=st.sampled_from(model.TlsMode),
+            helo=st.sampled_from(words.HeloMode),
+            tls=st.sampled_from(words.TlsMode),
         ),
         "id",
     ),
@@ -58,7 +58,7 @@ SNAPSHOTS = st.builds(
             id=IDS,
             interval_s=SECONDS,
             exponent=SECONDS,
-            mode=st.sampled_from(model.RetryMode),
+            mode=st.sampled_from(words.RetryMode),
         ),
         "id",
     ),

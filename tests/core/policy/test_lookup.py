@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mailcore.policy import lookup, model
+from mailcore.policy import lookup, model, words
 
 STRATEGIES = {
     number: model.Strategy(number, name, number, 1, 1, 60.0)
@@ -93,24 +93,24 @@ def test_an_account_uses_the_senders_assigned_to_it() -> None:
 
 
 def test_the_stricter_of_sender_and_strategy_says_how_mail_travels() -> None:
-    strict = replace(POLICY, senders={1: replace(SENDER, tls=model.TlsMode.REQUIRED)})
+    strict = replace(POLICY, senders={1: replace(SENDER, tls=words.TlsMode.REQUIRED)})
     usual = STRATEGIES[1]
-    clear = replace(usual, tls=model.TlsMode.NONE)
-    assert lookup.tls_mode_for(strict, sender_id=1, strategy=clear) is model.TlsMode.REQUIRED
-    assert lookup.tls_mode_for(POLICY, sender_id=1, strategy=clear) is model.TlsMode.NONE
-    assert lookup.tls_mode_for(POLICY, sender_id=9, strategy=usual) is model.TlsMode.OPPORTUNISTIC
+    clear = replace(usual, tls=words.TlsMode.NONE)
+    assert lookup.tls_mode_for(strict, sender_id=1, strategy=clear) is words.TlsMode.REQUIRED
+    assert lookup.tls_mode_for(POLICY, sender_id=1, strategy=clear) is words.TlsMode.NONE
+    assert lookup.tls_mode_for(POLICY, sender_id=9, strategy=usual) is words.TlsMode.OPPORTUNISTIC
 
 
 @pytest.mark.parametrize(
     ("sender", "presented"),
     [
         (SENDER, "from.test"),
-        (replace(SENDER, domain_type=model.DomainType.PTR), "a.test"),
+        (replace(SENDER, domain_type=words.DomainType.PTR), "a.test"),
         (
-            replace(SENDER, domain_type=model.DomainType.FIXED, fixed_domain="own.test"),
+            replace(SENDER, domain_type=words.DomainType.FIXED, fixed_domain="own.test"),
             "own.test",
         ),
-        (replace(SENDER, domain_type=model.DomainType.FIXED), "a.test"),
+        (replace(SENDER, domain_type=words.DomainType.FIXED), "a.test"),
     ],
 )
 def test_a_sender_presents_itself_as_its_domain_type_says(

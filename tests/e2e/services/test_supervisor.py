@@ -27,6 +27,7 @@ from tests.support.fleet import (
     still_running,
     working_in,
 )
+from tests.support.ports import free_port
 from tests.support.services import ClickhouseServer, PostgresServer, RabbitMq, RedisServer
 
 READY_WITHIN_S = 180.0
@@ -44,6 +45,7 @@ class Node:
     var_dir: Path
     log: Path
     broker_url: str
+    web_port: int
 
     def fleet(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run another `manage.py fleet …` for it."""
@@ -77,8 +79,6 @@ SPOOL_URL=file://{directory}/spool
 SECRET_KEYS=1:{base64.b64encode(bytes(range(32))).decode()}
 NODE=node7
 MODE=lab
-WEB_LISTEN=127.0.0.1:18925
-FLOWER_LISTEN=127.0.0.1:18955
 """
 
 
@@ -101,7 +101,9 @@ def node(
         database_url,
         clickhouse_server.database(),
     )
-    env_file.write_text(text)
+    web_port = free_port()
+    listens = f"WEB_LISTEN=127.0.0.1:{web_port}\nFLOWER_LISTEN=127.0.0.1:{free_port()}\n"
+    env_file.write_text(text + listens)
     var_dir = directory / "var"
     place = ["--env-file", str(env_file), "--var", str(var_dir)]
     refused = fleet("up", *place)
@@ -130,7 +132,7 @@ def node(
             return "logs in" in log.read_text()
 
         eventually(is_up, within_s=READY_WITHIN_S, what=log.read_text)
-        yield Node(process, env_file, var_dir, log, broker_url)
+        yield Node(process, env_file, var_dir, log, broker_url, web_port)
     finally:
         if process.poll() is None:
             process.kill()
@@ -162,7 +164,7 @@ def test_status_shows_every_process_and_a_synced_node(node: Node) -> None:
 
 def test_a_message_goes_through_it(node: Node) -> None:
     token = (node.var_dir / "api-token").read_text().strip()
-    api = Api("http://127.0.0.1:18925/api/v2", token)
+    api = Api(f"http://127.0.0.1:{node.web_port}/api/v2", token)
     receipt = api.accept({"from": "news@sender.test", "to": ["ann@accepta.test"], "text": "x"})
     message_id = str(receipt["message_id"])
     eventually(lambda: api.recipient(message_id)["state"] == "delivered")
@@ -207,6 +209,6 @@ def test_sigterm_ends_everything(node: Node, rabbitmq: RabbitMq) -> None:
     node.process.send_signal(signal.SIGTERM)
     assert node.process.wait(GONE_WITHIN_S) == 0, node.log.read_text()
     eventually(lambda: not still_running(children), within_s=GONE_WITHIN_S)
-    assert working_in(node.var_dir) == []
+    eventually(lambda: not working_in(node.var_dir), within_s=GONE_WITHIN_S)
     assert node.log.read_text().endswith("stopped\n")
     assert "no fleet is up" in node.fleet("status").stderr

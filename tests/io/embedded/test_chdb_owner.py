@@ -60,7 +60,7 @@ def owner_of(data: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
             yield owner, f"chdb+unix://{address}"
         finally:
             owner.terminate()
-            owner.wait(30)
+            owner.wait(60)
 
 
 def send_raw(url: str, data: bytes) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def test_sigterm_lets_the_running_query_finish_and_closes_cleanly(tmp_path: Path
         eventually(lambda: any(data.glob("store/*/*/all_*")))  # it has written its first row
         assert not answers
         owner.send_signal(signal.SIGTERM)
-        assert owner.wait(30) == 0
+        assert owner.wait(60) == 0
         client.join(10)
         assert answers[0][0]["ok"]
         assert not (tmp_path / "s").exists()

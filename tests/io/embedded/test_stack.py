@@ -113,8 +113,8 @@ def test_a_killed_valkey_comes_back_with_its_data_and_a_line_says_so(running: Ru
         old = running.pid("valkey")
         assert old is not None
         os.kill(old, signal.SIGKILL)
-        assert "valkey was ended by signal 9" in running.lines.get(timeout=10)
-        assert running.lines.get(timeout=10) == "valkey is running again"
+        assert "valkey was ended by signal 9" in running.lines.get(timeout=60)
+        assert running.lines.get(timeout=60) == "valkey is running again"
         assert client.get("kept") == b"yes"
     assert running.pid("valkey") != old
 
@@ -125,8 +125,8 @@ def test_a_killed_postgresql_comes_back_with_what_was_committed(running: Running
     old = running.pid("postgres")
     assert old is not None
     os.kill(old, signal.SIGKILL)
-    assert "postgres was ended by signal 9" in running.lines.get(timeout=10)
-    assert running.lines.get(timeout=20) == "postgres is running again"
+    assert "postgres was ended by signal 9" in running.lines.get(timeout=60)
+    assert running.lines.get(timeout=60) == "postgres is running again"
     assert query(url, "SELECT n FROM kept") == 1
 
 
@@ -136,8 +136,8 @@ def test_a_service_whose_guard_is_killed_does_not_outlive_it_and_comes_back(
     old = running.pid("chdb")
     assert old is not None
     os.kill(parent_of(old), signal.SIGKILL)
-    assert "chdb lost its guard" in running.lines.get(timeout=10)
-    assert running.lines.get(timeout=20) == "chdb is running again"
+    assert "chdb lost its guard" in running.lines.get(timeout=60)
+    assert running.lines.get(timeout=60) == "chdb is running again"
     assert not is_running(old)
     assert ask_chdb(running.urls["CLICKHOUSE_URL"], "SELECT 1")[0]["ok"]
 

@@ -51,7 +51,7 @@ def test_services_outlast_ctrl_c_until_the_holder_has_finished(tmp_path: Path) -
         told = holder.read()
         os.killpg(holder.process.pid, signal.SIGINT)  # as a terminal does
         assert holder.read() == {"answers_after_ctrl_c": True}
-        assert holder.process.wait(20) == 0
+        assert holder.process.wait(60) == 0
         assert not any(is_running(pid) for pid in told["pids"].values())
         assert not processes_in(tmp_path)
 

@@ -21,7 +21,7 @@ def bare_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
 
 
-def eventually(check: Callable[[], bool], *, within_s: float = 20.0) -> None:
+def eventually(check: Callable[[], bool], *, within_s: float = 60.0) -> None:
     """Wait until something holds; the time is a bound for a broken run, not an assertion."""
     deadline = time.monotonic() + within_s
     while not check():
@@ -101,7 +101,7 @@ class Holder:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             finally:
                 self.process.kill()
 

@@ -9,7 +9,7 @@ import pytest
 
 from lab.manner import Extension, Manner, TlsManner
 from mailcore.outcome import Scope
-from mailcore.policy.model import TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import WireMessage
 from mailcore.transaction import DsnRequest, DsnReturn, Notify
 from mailio.smtp import SmtpConnector

@@ -22,7 +22,7 @@ REPORT = Report(
 
 
 def log_in(lab: Lab, user: str = "bounces") -> poplib.POP3:
-    pop = poplib.POP3("127.0.0.1", lab.mailboxes.port, timeout=5)
+    pop = poplib.POP3("127.0.0.1", lab.mailboxes.port, timeout=60)
     try:
         pop.user(user)
         pop.pass_(f"lab-{user}")
@@ -101,7 +101,7 @@ async def test_one_mailbox_has_one_reader_and_the_other_is_free(lab: Lab) -> Non
 
 async def test_a_wrong_password_is_refused_and_the_third_ends_the_session(lab: Lab) -> None:
     def read() -> None:
-        pop = poplib.POP3("127.0.0.1", lab.mailboxes.port, timeout=5)
+        pop = poplib.POP3("127.0.0.1", lab.mailboxes.port, timeout=60)
         for user in ("bounces", "nobody"):
             pop.user(user)
             with pytest.raises(poplib.error_proto, match="AUTH"):
@@ -122,7 +122,7 @@ async def test_tls_by_stls_and_from_the_start_with_the_certificate_of_the_lab(la
     trusting = ssl.create_default_context(cafile=str(lab.mailboxes.certificate))
 
     def read() -> None:
-        pop = poplib.POP3("127.0.0.1", lab.mailboxes.port, timeout=5)
+        pop = poplib.POP3("127.0.0.1", lab.mailboxes.port, timeout=60)
         assert "STLS" in pop.capa()
         pop.stls(trusting)
         assert "STLS" not in pop.capa()
@@ -130,7 +130,7 @@ async def test_tls_by_stls_and_from_the_start_with_the_certificate_of_the_lab(la
         pop.pass_("lab-bounces")
         assert pop.stat()[0] == 1
         pop.quit()
-        other = poplib.POP3_SSL("127.0.0.1", lab.mailboxes.tls_port, timeout=5, context=trusting)
+        other = poplib.POP3_SSL("127.0.0.1", lab.mailboxes.tls_port, timeout=60, context=trusting)
         other.user("bounces")
         other.pass_("lab-bounces")
         assert other.stat()[0] == 1
@@ -198,7 +198,7 @@ async def test_an_idle_reader_is_sent_away(lab: Lab) -> None:
 
 async def test_the_lab_ends_though_a_reader_hangs_in_a_handshake(tmp_path: Path) -> None:
     async with running(tmp_path) as lab:
-        hanging = socket.create_connection(("127.0.0.1", lab.mailboxes.port), timeout=5)
+        hanging = socket.create_connection(("127.0.0.1", lab.mailboxes.port), timeout=60)
         hanging.sendall(b"STLS\r\n")
         while not any(session._is_upgrading for session in lab.mailboxes.sessions):
             await asyncio.sleep(0.001)

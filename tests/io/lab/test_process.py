@@ -50,7 +50,7 @@ def test_it_serves_all_parts_and_ends_on_a_signal(tmp_path: Path, number: signal
         (address,) = resolver.resolve(exchanger.exchange, "A")
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        with smtplib.SMTP(address.to_text(), ready["smtp_port"], timeout=5) as smtp:
+        with smtplib.SMTP(address.to_text(), ready["smtp_port"], timeout=60) as smtp:
             smtp.starttls(context=context)
             assert isinstance(smtp.sock, ssl.SSLSocket)
             smtp.sendmail("a@sender.test", "u@mail.accepta.test", b"X-Lab-Id: p\r\n\r\nhello\r\n")
@@ -58,7 +58,7 @@ def test_it_serves_all_parts_and_ends_on_a_signal(tmp_path: Path, number: signal
         assert client.message("p") == b"X-Lab-Id: p\r\n\r\nhello\r\n"
         assert client.counts()["total"]["tls_connections"] == 1
         process.send_signal(number)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
     journal = (tmp_path / "a b" / "facts.jsonl").read_text()
     rows = [json.loads(row) for row in journal.splitlines()]
     assert [row["kind"] for row in rows] == ["fact", "ending"]
@@ -69,7 +69,7 @@ def test_a_failed_handshake_on_uvloop_is_counted_and_harms_nobody(tmp_path: Path
         ready = json.loads(line)
         client = LabClient(ready["control_port"])
         for octets in (b"no handshake\r\n" * 50, b"\x16\x03\x01", b""):
-            smtp = smtplib.SMTP("127.0.1.1", ready["smtp_port"], timeout=5)
+            smtp = smtplib.SMTP("127.0.1.1", ready["smtp_port"], timeout=60)
             smtp.docmd("EHLO", "x")
             smtp.docmd("STARTTLS")
             smtp.send(octets)
@@ -85,8 +85,8 @@ def test_it_ends_though_clients_hang_in_a_handshake_and_a_stall(tmp_path: Path) 
         client = LabClient(ready["control_port"])
         client.script({"mail": [{"delay_s": None}]}, provider="greylisto")
         with (
-            socket.create_connection(("127.0.1.1", ready["smtp_port"]), timeout=5) as shaking,
-            socket.create_connection(("127.0.2.1", ready["smtp_port"]), timeout=5) as stalled,
+            socket.create_connection(("127.0.1.1", ready["smtp_port"]), timeout=60) as shaking,
+            socket.create_connection(("127.0.2.1", ready["smtp_port"]), timeout=60) as stalled,
         ):
             for one, last in ((shaking, b"STARTTLS\r\n"), (stalled, b"MAIL FROM:<>\r\n")):
                 assert one.recv(1000).startswith(b"220")
@@ -95,7 +95,7 @@ def test_it_ends_though_clients_hang_in_a_handshake_and_a_stall(tmp_path: Path) 
                 one.sendall(last)
             assert shaking.recv(1000).startswith(b"220")
             process.terminate()
-            assert process.wait(timeout=10) == 0
+            assert process.wait(timeout=60) == 0
     journal = (tmp_path / "facts.jsonl").read_text()
     assert [json.loads(row)["kind"] for row in journal.splitlines()] == ["ending", "ending"]
 
@@ -108,27 +108,27 @@ def test_the_wide_world_is_served_with_its_mailboxes(tmp_path: Path) -> None:
         found = client.mailboxes()
         assert (found["port"], found["tls_port"]) == (ready["pop3_port"], ready["pop3s_port"])
         bounces = next(box for box in found["results"] if box["user"] == "bounces")
-        with smtplib.SMTP("127.0.1.1", ready["smtp_port"], timeout=5) as smtp:
+        with smtplib.SMTP("127.0.1.1", ready["smtp_port"], timeout=60) as smtp:
             smtp.sendmail("b@sender.test", "u@accepta.test", b"X-Lab-Id: p\r\n\r\nhello\r\n")
         client.bounce("p", "u@accepta.test")
         trusting = ssl.create_default_context(cafile=found["certificate"])
-        pop = poplib.POP3(found["host"], found["port"], timeout=5)
+        pop = poplib.POP3(found["host"], found["port"], timeout=60)
         pop.stls(trusting)  # on uvloop, other than in the tests of mailboxes
         pop.user(bounces["user"])
         pop.pass_(bounces["password"])
         assert b"To: b@sender.test" in pop.retr(1)[1]
         pop.dele(1)
         pop.quit()
-        implicit = poplib.POP3_SSL(found["host"], found["tls_port"], timeout=5, context=trusting)
+        implicit = poplib.POP3_SSL(found["host"], found["tls_port"], timeout=60, context=trusting)
         implicit.user(bounces["user"])
         implicit.pass_(bounces["password"])
         assert implicit.stat() == (0, 0)
-        with socket.create_connection((found["host"], found["port"]), timeout=5) as hanging:
+        with socket.create_connection((found["host"], found["port"]), timeout=60) as hanging:
             hanging.sendall(b"STLS\r\n")
             while b"shake hands" not in hanging.recv(1000):
                 pass
             process.terminate()
-            assert process.wait(timeout=10) == 0
+            assert process.wait(timeout=60) == 0
         implicit.close()
 
 
@@ -137,7 +137,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         taken = str(json.loads(line)["control_port"])
         with lab_process(tmp_path / "b", "--control-port", taken) as (second, silence):
             assert silence == ""
-            assert second.wait(timeout=10) == 1
+            assert second.wait(timeout=60) == 1
             assert second.stderr is not None
             message = second.stderr.read()
             assert f"cannot bind ['127.0.0.1'] port {taken}" in message

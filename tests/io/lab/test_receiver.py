@@ -24,7 +24,7 @@ async def test_smtplib_delivers_and_the_bytes_are_fetched_back(lab: Lab) -> None
     content = b"X-Lab-Id: one\r\nSubject: hi\r\n\r\n.leading dot\r\n..two\r\n\r\n.\r\nend\r\n"
 
     def send() -> None:
-        with smtplib.SMTP("127.0.1.1", lab.receiver.port, timeout=5) as smtp:
+        with smtplib.SMTP("127.0.1.1", lab.receiver.port, timeout=60) as smtp:
             smtp.sendmail("a@sender.test", ["u@accepta.test"], content)
 
     await asyncio.to_thread(send)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import psycopg2
@@ -19,9 +20,10 @@ from mailio.ledger.accept import (
     KnownRoute,
     StoredAnswer,
 )
+from mailio.ledger.delivery import PgLedger
 from tests.io.ledger import world
 from tests.io.ledger.proxy import BreakingLine
-from tests.io.ledger.world import accept, message, query
+from tests.io.ledger.world import accept, claim_all, message, query
 
 
 def key(name: str, answer: str, body_hash: bytes = b"hash") -> IdempotencyKey:
@@ -47,6 +49,23 @@ def test_each_recipient_has_a_row_and_each_lane_its_count(acceptor: Acceptor) ->
     body = first.message_id.bytes + b"," + second.message_id.bytes
     assert [(b, n, bytes(e)) for b, n, e in outbox] == [(str(first.message_id), 3, body)]
     world.assert_counts_agree()
+
+
+async def test_what_a_row_is_asked_to_report_is_claimed_with_it(
+    acceptor: Acceptor, ledger: PgLedger, incarnation: int
+) -> None:
+    plain, asking = message("ann@one.test"), message("bob@one.test", "eve@one.test")
+    bob, eve = asking.recipients
+    asking = replace(asking, recipients=(replace(bob, dsn='S E"\\{},x'), eve))
+    accept(acceptor, plain)
+    accept(acceptor, asking, message("joe@one.test"))
+    rows = await claim_all(ledger, incarnation)
+    assert {str(row.recipient): row.dsn for row in rows} == {
+        "ann@one.test": "",
+        "bob@one.test": 'S E"\\{},x',
+        "eve@one.test": "",
+        "joe@one.test": "",
+    }
 
 
 def test_due_and_expiry_follow_the_databases_clock(acceptor: Acceptor) -> None:
@@ -155,7 +174,7 @@ def test_eight_threads_with_one_key_are_one_submission(dsn: str) -> None:
     start = threading.Barrier(8)
 
     def submit(number: int, round_no: int) -> AcceptStatus:
-        start.wait(10)
+        start.wait(60)
         own = message(key=key(f"k{round_no}", f"answer of {number}"))
         beside = message(key=key(f"own-{round_no}-{number}", "x"))
         result = accept(sides[number], own, beside)
@@ -205,7 +224,7 @@ def test_an_accept_that_is_still_under_way_is_waited_for(dsn: str) -> None:
             cursor.execute("SELECT 1 FROM ledger_lane FOR UPDATE")
         line.break_after_request()
         future = thread.submit(accept, side, message("a@x.test"))
-        assert line.was_broken.wait(5)
+        assert line.was_broken.wait(60)
         waiting = 0
         while waiting < 2:  # the first try at the lane, the second at the first's batch id
             waiting = query(

@@ -114,7 +114,7 @@ def test_a_deadlock_is_told_as_rolled_back(dsn: str) -> None:
         try:
             with sides[number].transaction() as execute:
                 execute("SELECT 1 FROM ledger_route WHERE domain = %s FOR UPDATE", names[:1])
-                both.wait(10)
+                both.wait(60)
                 execute("SELECT 1 FROM ledger_route WHERE domain = %s FOR UPDATE", names[1:])
         except RolledBack:
             return False

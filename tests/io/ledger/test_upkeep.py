@@ -196,6 +196,10 @@ def test_old_answers_routes_and_lives_are_pruned(acceptor: Acceptor, upkeep: Led
     accept(acceptor, message(key=IdempotencyKey(1, "old", b"", "")))
     query("UPDATE ledger_idempotency SET created_at = now() - interval '2 d'")
     accept(acceptor, message(key=IdempotencyKey(1, "new", b"", "")))
+    accept(acceptor, message(key=IdempotencyKey(0, "a report", b"", "")))
+    query("UPDATE ledger_idempotency SET created_at = now() - interval '89 d' WHERE account_id = 0")
+    assert upkeep.prune_idempotency(86400) == 1
+    query("UPDATE ledger_idempotency SET created_at = now() - interval '91 d' WHERE account_id = 0")
     assert upkeep.prune_idempotency(86400) == 1
     query(
         "INSERT INTO ledger_route VALUES ('a.test', 'x', 0, now()), ('b.test', 'x', 0, 'infinity')"

@@ -250,13 +250,14 @@ async def test_an_undone_purge_leaves_the_queue_as_it_was_and_the_accounting_eve
         *(message(f"{n}@d{n % 3}.test", sender_id=n % 2, custom='{"n":"1"}') for n in range(7)),
         message("u@four.test", site=""),
     )
+    query("UPDATE ledger_row SET dsn = 'S Nf' WHERE recipient_no = 0")
     rows = await claim_all(ledger, incarnation, budget=1)
     await ledger.settle(waits(rows[:1], state=RowState.UNKNOWN, delay_s=900))
     await ledger.settle(waits(rows[1:], delay_s=900, reply="451 4.7.1 later"))
     columns = (
         "state, recipient_no, attempt, accepted_at, expires_at, message_id, content_segment,"
         " content_offset, content_length, content_crc, pinned_source_id, unrouted_domain,"
-        " reverse_path, header_from, message_id_header, custom, reason, last_reply"
+        " reverse_path, header_from, message_id_header, custom, reason, last_reply, dsn"
     )
     lane = "sender_id, account_id, campaign_id, mail_class, site, tls_need, isp_id"
     kept = f"""SELECT recipient, claim_no, due_at, {columns}, {lane}

@@ -17,6 +17,7 @@ from mailio.stats import ClickhouseStatistics, open_statistics
 from mailio.stoplist import PgStopList
 from tests.io.ledger import world
 from tests.io.stats.world import NOON_MS, event
+from tests.support.reporting import reporter
 from tests.support.stack import chdb_url
 from workers.engines.apply_events import ApplyPorts, apply
 from workers.engines.roll_up import roll_up
@@ -53,7 +54,7 @@ class Stores:
     stop_list: PgStopList
 
     def ports(self, outbox: PgOutbox | CrashingOutbox) -> ApplyPorts:
-        return ApplyPorts(outbox, self.statistics, self.stop_list)
+        return ApplyPorts(outbox, self.statistics, self.stop_list, reporter())
 
     def seen(self) -> tuple[object, ...]:
         hour = timedelta(hours=1)
@@ -131,6 +132,6 @@ def test_an_emptied_store_is_filled_again_from_what_the_outbox_keeps(stores: Sto
     again = open_statistics(chdb_url())
     again.migrate()
     world.query("DELETE FROM ledger_cursor WHERE consumer = 'statistics' RETURNING 1")
-    assert apply("statistics", ApplyPorts(stores.outbox, again, stores.stop_list)) == 2
+    assert apply("statistics", ApplyPorts(stores.outbox, again, stores.stop_list, reporter())) == 2
     assert again.counts() == before
     again.close()

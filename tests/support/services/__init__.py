@@ -1,7 +1,8 @@
 """Real services for tests: private, on loopback, thrown away.
 
 Gives    the session fixtures `rabbitmq`, `redis_server`, `postgres_server`, `clickhouse_server`,
-         `dovecot` and `postfix`; service(), the same for code that is no test
+         `dovecot`, `postfix`, `exim`, `opensmtpd` and `signed_dns`; service(), the same for code
+         that is no test
 Takes    Debian's packages, which make test installs as root; see deploy/test-packages
 Raises   a test whose service cannot be had on this machine is skipped, by name and with the
          reason; one that does not start fails with the end of its log
@@ -24,10 +25,13 @@ from tests.support.services.base import MissingService as MissingService
 from tests.support.services.clickhouse import ClickhouseServer as ClickhouseServer
 from tests.support.services.demand import Demand, Maker, Service
 from tests.support.services.dovecot import Dovecot as Dovecot
+from tests.support.services.exim import Exim as Exim
+from tests.support.services.opensmtpd import OpenSmtpd as OpenSmtpd
 from tests.support.services.postfix import Postfix as Postfix
 from tests.support.services.postgres import PostgresServer as PostgresServer
 from tests.support.services.rabbitmq import RabbitMq as RabbitMq
 from tests.support.services.redis import RedisServer as RedisServer
+from tests.support.services.signed_dns import SignedDns as SignedDns
 
 S = TypeVar("S")
 
@@ -46,6 +50,9 @@ _MAKERS: Mapping[str, Maker] = {
     "clickhouse_server": lambda get: ClickhouseServer(),
     "dovecot": lambda get: Dovecot(),
     "postfix": lambda get: Postfix(_dovecot_of(get)),
+    "signed_dns": lambda get: SignedDns(),
+    "exim": lambda get: Exim(),
+    "opensmtpd": lambda get: OpenSmtpd(),
 }
 
 
@@ -114,3 +121,21 @@ def dovecot(request: pytest.FixtureRequest) -> Dovecot:
 def postfix(request: pytest.FixtureRequest) -> Postfix:
     """A Postfix that delivers into the mailboxes of `dovecot`."""
     return _give(request, "postfix", Postfix)
+
+
+@pytest.fixture(scope="session")
+def signed_dns(request: pytest.FixtureRequest) -> SignedDns:
+    """Knot that signs, behind Unbound that checks."""
+    return _give(request, "signed_dns", SignedDns)
+
+
+@pytest.fixture(scope="session")
+def exim(request: pytest.FixtureRequest) -> Exim:
+    """An Exim with a mailbox of its own."""
+    return _give(request, "exim", Exim)
+
+
+@pytest.fixture(scope="session")
+def opensmtpd(request: pytest.FixtureRequest) -> OpenSmtpd:
+    """An OpenSMTPD with a mailbox of its own."""
+    return _give(request, "opensmtpd", OpenSmtpd)

@@ -26,12 +26,12 @@ from pathlib import Path
 
 from embedded.child import Child
 from embedded.identity import can_others_reach
-from embedded.procs import free_port as free_port
 from embedded.procs import tail
 from embedded.supervise import Supervisor
+from tests.support.ports import free_port as free_port
 
 LOOPBACK = "127.0.0.1"
-START_S = 45.0
+START_S = 120.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -164,6 +164,11 @@ class Daemon:
     def output(self) -> str:
         """The end of what it printed."""
         return tail(self._logs / f"{self._name}.log", lines=40)
+
+    @property
+    def whole_output(self) -> str:
+        """All it printed."""
+        return (self._logs / f"{self._name}.log").read_text(errors="replace")
 
     def start(self) -> None:
         """Start it and wait until it is ready."""

@@ -1,8 +1,9 @@
-"""A private Dovecot: mailboxes over POP3 and IMAP, in the clear, with STLS and in TLS.
+"""A private Dovecot: mailboxes over POP3 and IMAP, in the clear, with STLS and in TLS; logins for
+others to ask about.
 
 Takes    Debian's dovecot-pop3d and dovecot-imapd
-Gives    Dovecot: pop3_port, pop3s_port, imap_port, imaps_port, certificate; add_user(), deliver(),
-         maildir(); kill(), restart()
+Gives    Dovecot: pop3_port, pop3s_port, imap_port, imaps_port, sasl_port, certificate; add_user(),
+         deliver(), maildir(); kill(), restart()
 Raises   MissingService, StartError; KeyError for mail to a user who was not added
 
 All of it runs as one user without rights, so no privilege is ever changed. Mail is put in as any
@@ -43,7 +44,7 @@ ssl = yes
 ssl_cert = <{d}/cert.pem
 ssl_key = <{d}/key.pem
 disable_plaintext_auth = no
-auth_mechanisms = plain login
+auth_mechanisms = plain login cram-md5
 auth_failure_delay = 0
 default_internal_user = {user}
 default_internal_group = {group}
@@ -65,9 +66,17 @@ userdb {{
 }}
 service anvil {{
   chroot =
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
 }}
 service stats {{
   chroot =
+}}
+service auth {{
+  inet_listener {{
+    port = {sasl}
+  }}
 }}
 service pop3-login {{
   chroot =
@@ -105,6 +114,7 @@ class Dovecot:
         self.version = said.stdout.split()[0]
         self.pop3_port, self.pop3s_port = free_port(), free_port()
         self.imap_port, self.imaps_port = free_port(), free_port()
+        self.sasl_port = free_port()
         self._owner = account("nobody")
         self._directory = home(self.name, self._owner, "run", "state", "mail", "users")
         self._numbers = itertools.count(1)
@@ -178,7 +188,7 @@ class Dovecot:
 
     def _is_ready(self) -> bool:
         ready = greets(self.pop3_port, b"+OK") and greets(self.imap_port, b"* OK")
-        return ready and is_open(self.pop3s_port) and is_open(self.imaps_port)
+        return ready and all(map(is_open, (self.pop3s_port, self.imaps_port, self.sasl_port)))
 
     def _write_config(self) -> Path:
         text = _CONFIG.format(
@@ -191,6 +201,7 @@ class Dovecot:
             pop3s=self.pop3s_port,
             imap=self.imap_port,
             imaps=self.imaps_port,
+            sasl=self.sasl_port,
         )
         return write(self._directory / "dovecot.conf", text, self._owner)
 

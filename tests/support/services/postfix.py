@@ -2,8 +2,8 @@
 
 Takes    the package `postfix`, downloaded and unpacked by make test (never installed); a Dovecot;
          root, which Postfix's master must be
-Gives    Postfix: port; add_user(), route(), relay(), listen(), log(), queue_size(); program() for
-         smtp-source and smtp-sink; kill(), restart()
+Gives    Postfix: port; add_user(), route(), relay(), relay_to(), listen(), submission(), log(),
+         queue_size(); program() for smtp-source and smtp-sink; kill(), restart()
 Raises   MissingService, StartError
 Follows  Postfix's postconf(5) and master(5), transport by virtual(8)
 
@@ -27,6 +27,7 @@ import pwd
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from embedded.errors import StartError
@@ -43,10 +44,13 @@ from tests.support.services.base import (
     write,
 )
 from tests.support.services.dovecot import Dovecot
+from tests.support.services.jail import LOGIN_DOMAIN, OPEN_DOMAIN, TLS_DOMAIN, Smarthost
 
 UNPACKED = Path(__file__).resolve().parents[3] / "var" / "cache" / "packages" / "postfix"
 STRICT_DOMAIN = "mailbox.test"
 LATE_DOMAIN = "late.test"
+# As strict as the first, for tests that need a domain with an exchanger of their own.
+REFUSING_DOMAIN = "refusing.test"
 _QUEUE_OWNER, _QUEUE_GROUP = "uucp", "news"
 _ROOT = account("root")
 _QUEUES = (
@@ -81,7 +85,8 @@ default_transport = error:5.7.1 this server sends nothing to other hosts
 relayhost =
 smtpd_relay_restrictions = permit_auth_destination, reject
 smtpd_recipient_restrictions =
-    check_recipient_access inline:{{ {strict}=reject_unlisted_recipient }}
+    check_recipient_access inline:{{
+        {strict}=reject_unlisted_recipient, {refusing}=reject_unlisted_recipient }}
 smtpd_reject_unlisted_recipient = no
 smtpd_reject_unlisted_sender = no
 smtpd_client_connection_count_limit = 0
@@ -117,6 +122,7 @@ proxymap unix - - n - - proxymap
 error unix - - n - - error
 retry unix - - n - - error
 smtp unix - - n - - smtp
+{transports}
 virtual unix - n n - - virtual -o max_use=1
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
@@ -140,7 +146,8 @@ class Postfix:
         self._dovecot = dovecot
         self._routes: dict[str, str] = {}
         self._relays: dict[str, str] = {}
-        self._listeners = [f"127.0.0.1:{self.port}"]
+        self._listeners = [_listener("127.0.0.1", self.port, {})]
+        self._transports: list[str] = []
         self._directory = home(self.name, _ROOT, "conf", "queue", "data", "log")
         self._prepare()
         argv: list[str | Path] = [master, "-c", self._directory / "conf", "-d"]
@@ -191,16 +198,47 @@ class Postfix:
         self._write_relays()
         self._reload()
 
+    def relay_to(self, host: Smarthost) -> None:
+        """Send mail for the three relay domains on."""
+        login = {
+            "smtp_tls_security_level": "secure",
+            "smtp_tls_CAfile": str(host.certificate),
+            "smtp_tls_secure_cert_match": host.host,
+            "smtp_sasl_auth_enable": "yes",
+            "smtp_sasl_security_options": "noanonymous",
+            "smtp_sasl_password_maps": f"static:{host.user}:{host.password}",
+        }
+        ways: tuple[tuple[str, int, Mapping[str, str]], ...] = (
+            (OPEN_DOMAIN, host.open_port, {}),
+            (LOGIN_DOMAIN, host.port, login),
+            (TLS_DOMAIN, host.tls_port, {**login, "smtp_tls_wrappermode": "yes"}),
+        )
+        self._transports = []
+        for domain, port, options in ways:
+            name = domain.partition(".")[0]
+            self._transports.append(f"{name} unix - - n - - smtp{_overrides(options)}")
+            self._relays[domain] = f"{name}:[127.0.0.1]:{port}"
+        self._write_relays()
+        # A port of its own tells when all this is read.
+        self.listen("127.0.0.1", free_port())
+
     def listen(self, address: str, port: int) -> None:
         """Take mail at another address, too; return when it does."""
-        self._listeners.append(f"{address}:{port}")
-        self._write_services()
-        self._reload()
-        deadline = time.monotonic() + START_S
-        while not is_open(port, address):
-            if time.monotonic() > deadline:
-                raise StartError(self.name, f"nobody listens at {address}:{port}")
-            time.sleep(0.02)  # noqa: TID251 - between two looks at another process
+        self._listen((address, port, {}))
+
+    def submission(self, *variants: Mapping[str, str]) -> list[int]:
+        """Take mail of Dovecot's users alone, at a port for each of these options of smtpd(8)."""
+        login = {
+            "smtpd_sasl_auth_enable": "yes",
+            "smtpd_sasl_type": "dovecot",
+            "smtpd_sasl_path": f"inet:127.0.0.1:{self._dovecot.sasl_port}",
+            "smtpd_client_restrictions": "permit_sasl_authenticated, reject",
+            "smtpd_relay_restrictions": "permit_sasl_authenticated, reject",
+        }
+        ports = [free_port() for _ in variants]
+        chosen = zip(ports, variants, strict=True)
+        self._listen(*(("127.0.0.1", port, {**login, **each}) for port, each in chosen))
+        return ports
 
     def log(self) -> str:
         """Return what it has logged."""
@@ -233,6 +271,7 @@ class Postfix:
             owner=_QUEUE_OWNER,
             group=_QUEUE_GROUP,
             strict=STRICT_DOMAIN,
+            refusing=REFUSING_DOMAIN,
             mail=self._dovecot.mail_directory,
             uid=self._dovecot.uid,
             gid=self._dovecot.gid,
@@ -244,25 +283,50 @@ class Postfix:
         self._write_relays()
         self._write_mailboxes()
 
+    def _listen(self, *more: tuple[str, int, Mapping[str, str]]) -> None:
+        self._listeners += [_listener(*one) for one in more]
+        self._write_services()
+        self._reload()
+        deadline = time.monotonic() + START_S
+        for address, port, _ in more:
+            while not is_open(port, address):
+                if time.monotonic() > deadline:
+                    raise StartError(self.name, f"nobody listens at {address}:{port}")
+                time.sleep(0.02)  # noqa: TID251 - between two looks at another process
+
     def _reload(self) -> None:
         """Let a running instance read its configuration anew."""
         if (pid := self.pid) is not None:
             os.kill(pid, signal.SIGHUP)
 
     def _write_services(self) -> None:
-        listeners = "\n".join(f"{one} inet n - n - - smtpd -o max_use=1" for one in self._listeners)
-        text = _MASTER.format(listeners=listeners)
+        text = _MASTER.format(
+            listeners="\n".join(self._listeners), transports="\n".join(self._transports)
+        )
         write(self._directory / "conf" / "master.cf", text, _ROOT, mode=0o644)
 
     def _write_relays(self) -> None:
         text = "".join(f"{domain} {where}\n" for domain, where in self._relays.items())
-        path = self._directory / "conf" / "relays"
-        write(path.with_suffix(".new"), text, _ROOT, mode=0o644).rename(path)
+        self._write_table("relays", text)
 
     def _write_mailboxes(self) -> None:
         text = "".join(f"{who} {user}/Maildir/\n" for who, user in self._routes.items())
-        path = self._directory / "conf" / "mailboxes"
-        write(path.with_suffix(".new"), text, _ROOT, mode=0o644).rename(path)
+        self._write_table("mailboxes", text)
+
+    def _write_table(self, name: str, text: str) -> None:
+        path = self._directory / "conf" / name
+        draft = write(path.with_suffix(".new"), text, _ROOT, mode=0o644)
+        # It would wait two seconds for a table that changed just now, lest half of it be read.
+        os.utime(draft, (0, time.time() - 60))
+        draft.rename(path)
+
+
+def _listener(address: str, port: int, options: Mapping[str, str]) -> str:
+    return f"{address}:{port} inet n - n - - smtpd -o max_use=1{_overrides(options)}"
+
+
+def _overrides(options: Mapping[str, str]) -> str:
+    return "".join(f" -o {{ {name} = {value} }}" for name, value in options.items())
 
 
 def program(name: str) -> tuple[Path, dict[str, str]]:

@@ -14,7 +14,7 @@ from control.api.components import PROBLEM, responses_with_problems
 from control.queue.api.schema import COVER
 from mailcore.events import EventKind
 from mailcore.outcome import MailClass, RowState, WaitReason
-from mailcore.submission.offer import MAX_CAMPAIGN, MAX_CUSTOM_BYTES, MAX_RECIPIENTS
+from mailcore.submission.offer import MAX_CAMPAIGN, MAX_CUSTOM_BYTES, MAX_RECIPIENTS, TLS_WORDS
 
 _STRING = {"type": "string"}
 _TIME = {"type": "string", "format": "date-time"}
@@ -50,6 +50,15 @@ _ENVELOPE: dict[str, Any] = {
     },
     "send_at": {**_TIME, "description": "Not before this time."},
     "expires_at": {**_TIME, "description": "Give up at this time; else the account's lifetime."},
+    "tls": {
+        "enum": list(TLS_WORDS),
+        "default": "policy",
+        "description": (
+            "policy: as sender, domain and receiver say. required: encrypted or not at all. "
+            "requiretls: RFC 8689, encrypted and authenticated, and so at every server behind; "
+            "a server that does not offer that gets no message, and the recipient bounces (5.7.30)."
+        ),
+    },
     "custom": {
         "type": "object",
         "additionalProperties": _STRING,

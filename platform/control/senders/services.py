@@ -1,0 +1,21 @@
+"""Passwords of relays: to the vault, never back.
+
+Gives    new_secret_ref, store_password
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from control.secrets import put_secret
+from control.senders.models import Sender
+
+
+def new_secret_ref() -> str:
+    """Return the reference of a new relay's password."""
+    return f"relay:{uuid.uuid4().hex}"
+
+
+def store_password(sender: Sender, password: str) -> None:
+    """Seal a password; sessions that are opened from now on log in with it."""
+    put_secret(sender.relay_secret_ref, password.encode())

@@ -1,0 +1,189 @@
+"""Mail of a sender with a relay goes there: as its row says, and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mailcore.bells import DrainBell, Path
+from mailcore.envelope import QueuedRow
+from mailcore.outcome import MailClass, Scope, TlsNeed, TlsResult
+from mailcore.policy.model import PolicySnapshot, Relay
+from mailcore.policy.words import RelayAuth, RelayTls, ReturnPathMode, TlsMode
+from mailcore.ports import ConnectFailed, DnsStatus, Endpoint, MxAnswer, Proven, TlsFailed
+from mailcore.reply import SmtpReply
+from mailcore.transaction import Mechanism, Notify
+from tests.support.builders import NODE, SITE, policy, row
+from tests.support.fakes import World, world
+from tests.workers.test_drain import BELL, drained
+
+SITE_1 = "relay:relay.test:587/1/1"
+RELAY = Relay(1, "relay.test", 587)
+BELLS = DrainBell(NODE, MailClass.MAIN, (Path(1, SITE_1),))
+NO_TLS = SmtpReply.local(451, "4.7.4", "TLS is required and not offered")
+
+
+def relayed(relay: Relay = RELAY) -> PolicySnapshot:
+    return replace(policy(), relays={1: relay})
+
+
+def at_relay(number: int, site: str = SITE_1) -> QueuedRow:
+    return replace(row(number), site=site)
+
+
+class OneSecret:
+    """Vault of one password."""
+
+    async def open(self, secret_ref: str) -> bytes:
+        assert secret_ref == "relay:1"
+        return b"pass word"
+
+
+def encrypted(endpoint: Endpoint) -> Proven:
+    return Proven(is_encrypted=True, names=frozenset({endpoint.host}))
+
+
+def house(relay: Relay = RELAY) -> World:
+    it = world(relayed(relay))
+    it.receiver.tls = encrypted
+    return it
+
+
+async def test_mail_goes_to_the_relay_whatever_the_domain_says() -> None:
+    it = house()
+    it.resolver.mxs["peer.test"] = MxAnswer(DnsStatus.NO_DOMAIN)
+    it.ledger.add(at_relay(1), at_relay(2))
+    await drained(it, BELLS)
+    assert it.ledger.kinds() == ["delivered", "delivered"]
+    (endpoint,) = it.receiver.endpoints
+    assert (endpoint.host, endpoint.port, endpoint.address) == ("relay.test", 587, "127.0.0.1")
+    assert endpoint.tls is TlsMode.REQUIRED
+    assert endpoint.demand is not None
+    assert endpoint.demand.names == ("relay.test",)
+    assert endpoint.credentials is None
+
+
+@pytest.mark.parametrize(
+    ("auth", "mechanism"), [(RelayAuth.ANY, None), (RelayAuth.CRAM_MD5, Mechanism.CRAM_MD5)]
+)
+async def test_it_is_told_who_we_are(auth: RelayAuth, mechanism: Mechanism | None) -> None:
+    it = house(replace(RELAY, auth=auth, login="us", secret_ref="relay:1"))
+    it = replace(it, ports=replace(it.ports, vault=OneSecret()))
+    it.ledger.add(at_relay(1))
+    await drained(it, BELLS)
+    credentials = it.receiver.endpoints[0].credentials
+    assert credentials is not None
+    assert (credentials.user, credentials.secret) == ("us", "pass word")
+    assert (credentials.mechanism, credentials.allows_clear) == (mechanism, False)
+
+
+async def test_without_its_password_the_path_rests_and_says_why() -> None:
+    it = house(replace(RELAY, auth=RelayAuth.ANY, login="us", secret_ref="gone"))
+    it.ledger.add(at_relay(1), at_relay(2))
+    await drained(it, BELLS)
+    assert it.receiver.endpoints == []
+    (event,) = it.ledger.events
+    assert "the password for the relay relay.test cannot be read" in event.reply
+    assert [path for path, _, _ in it.shaper.cooled] == [Path(1, SITE_1)]
+
+
+async def test_a_login_that_is_refused_lets_the_path_rest() -> None:
+    it = house()
+    wrong = SmtpReply.of(535, ("5.7.8 wrong password",))
+    it.receiver.refuse = [ConnectFailed(wrong, scope=Scope.SOURCE, stage="auth")]
+    it.ledger.add(at_relay(1), at_relay(2))
+    await drained(it, BELLS)
+    assert it.ledger.kinds() == ["deferred"]
+    assert len(it.shaper.cooled) == 1
+    assert it.ledger.rows[2].attempt == 0
+
+
+async def test_tls_from_the_start_needs_no_starttls() -> None:
+    it = house(replace(RELAY, tls=RelayTls.IMPLICIT, port=465, verifies=False))
+    it.ledger.add(at_relay(1, "relay:relay.test:465/1/1"))
+    await drained(it, DrainBell(NODE, MailClass.MAIN, (Path(1, "relay:relay.test:465/1/1"),)))
+    (endpoint,) = it.receiver.endpoints
+    assert (endpoint.is_implicit_tls, endpoint.demand) == (True, None)
+    assert it.ledger.kinds() == ["delivered"]
+
+
+async def test_tls_where_it_is_offered_falls_back_and_says_so() -> None:
+    it = house(replace(RELAY, tls=RelayTls.OPPORTUNISTIC))
+    broken = TlsFailed(
+        SmtpReply.local(451, "4.7.5", "the TLS handshake failed"),
+        scope=Scope.HOST,
+        stage="starttls",
+        result=TlsResult.VALIDATION_FAILURE,
+    )
+    it.receiver.refuse = [broken]
+    it.ledger.add(at_relay(1))
+    await drained(it, BELLS)
+    assert [endpoint.tls for endpoint in it.receiver.endpoints] == [
+        TlsMode.OPPORTUNISTIC,
+        TlsMode.NONE,
+    ]
+    (event,) = it.ledger.events
+    assert (event.kind, event.tls_result) == ("delivered", "validation-failure")
+
+
+async def test_a_relay_that_lacks_the_tls_it_must_have_defers_and_rests() -> None:
+    it = house()
+    it.receiver.refuse = [TlsFailed(NO_TLS, scope=Scope.HOST, stage="starttls")]
+    it.ledger.add(at_relay(1), at_relay(2))
+    await drained(it, BELLS)
+    assert it.ledger.kinds() == ["deferred"]
+    assert len(it.receiver.endpoints) == 1
+    assert len(it.shaper.cooled) == 1
+
+
+async def test_a_message_that_needs_tls_waits_alone_where_the_relay_has_none() -> None:
+    it = house(replace(RELAY, tls=RelayTls.NONE))
+    it.receiver.tls = None
+    it.ledger.add(at_relay(1), replace(at_relay(2), tls_need=TlsNeed.REQUIRED), at_relay(3))
+    await drained(it, BELLS)
+    assert sorted(it.ledger.kinds()) == ["deferred", "delivered", "delivered"]
+    assert list(it.ledger.rows) == [2]
+    assert it.shaper.cooled == []
+
+
+async def test_it_is_asked_for_reports_unless_the_row_says_no() -> None:
+    it = house()
+    it.ledger.add(at_relay(1))
+    await drained(it, BELLS)
+    dsn = it.receiver.delivered[0].dsn
+    assert dsn is not None
+    assert dsn.notify == {Notify.FAILURE, Notify.DELAY}
+    assert dsn.original_recipients == ("r1@peer.test",)
+    quiet = house(replace(RELAY, asks_reports=False))
+    quiet.ledger.add(at_relay(1))
+    await drained(quiet, BELLS)
+    assert quiet.receiver.delivered[0].dsn is None
+
+
+async def test_recipients_that_share_a_transaction_are_each_named_in_its_request() -> None:
+    it = house()
+    sender = replace(policy().senders[1], return_path_mode=ReturnPathMode.PER_MESSAGE)
+    it.policy.snapshot = replace(relayed(), senders={1: sender})
+    one = at_relay(1)
+    it.ledger.add(one, replace(at_relay(2), message_id=one.message_id, recipient_no=1))
+    await drained(it, BELLS)
+    (sent,) = it.receiver.delivered
+    assert sent.dsn is not None
+    assert sent.dsn.original_recipients == sent.forward_paths == ("r1@peer.test", "r2@peer.test")
+
+
+async def test_mail_that_waits_for_its_domain_moves_to_the_relay() -> None:
+    it = house()
+    it.ledger.add(row(1))
+    await drained(it, BELL)
+    assert it.receiver.endpoints == []
+    assert it.ledger.strays == [(1, SITE_1)]
+
+
+async def test_mail_that_waits_for_a_relay_that_is_gone_moves_to_its_domain() -> None:
+    it = world()
+    it.ledger.add(at_relay(1))
+    await drained(it, BELLS)
+    assert it.receiver.endpoints == []
+    assert it.ledger.strays == [(1, SITE)]
