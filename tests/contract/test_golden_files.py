@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -101,10 +102,11 @@ def test_the_policy_sample_uses_every_field_and_every_word() -> None:
             if field.default is not MISSING:
                 told = [getattr(one, field.name) for one in held]
                 assert any(value != field.default for value in told), f"{kind} {field.name}"
-    own = {kind for kind in make_golden.VOCABULARIES if kind.__module__ == words.__name__}
+    own = [kind for kind in make_golden.VOCABULARIES if kind.__module__ == words.__name__]
     assert own
-    for kind in {*own, BounceClass, BounceType}:
-        assert set(kind) <= values(sample), kind
+    vocabularies: list[type[Enum]] = [*own, BounceClass, BounceType]
+    for vocabulary in vocabularies:
+        assert set(vocabulary) <= values(sample), vocabulary
 
 
 # --- bells ----------------------------------------------------------------------------------------
