@@ -81,13 +81,14 @@ def test_what_a_client_sends_with_its_handshake_is_not_lost(
         tls.write(b"EHLO x\r\n")
         raw.sendall(outgoing.read())
         heard = b""
-        while b"250 CHUNKING" not in heard:
+        while b"\r\n250 " not in heard:
             incoming.write(raw.recv(16384))
             try:
                 heard += tls.read(4096)
             except ssl.SSLWantReadError:
                 continue
     assert b"AUTH PLAIN LOGIN" in heard
+    assert heard.endswith(b"250 REQUIRETLS\r\n")
 
 
 def test_plain_text_where_tls_is_due_ends_the_session(server: Listening) -> None:
