@@ -28,7 +28,7 @@ from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job
 from workers.engines.relaying import open_relay_session
 from workers.engines.security import NOT_OFFERED, Grounds, asked_of, demand_at, tested, wish_of
-from workers.engines.targets import Target, Targets, note_failure
+from workers.engines.targets import Target, Targets, note_alive, note_failure
 from workers.engines.told import Told
 
 MOST_ADDRESSES = 6
@@ -106,19 +106,9 @@ async def _first_that_works(
                 unmet.append(exc)
             await note_failure(feed, target, exc, ports=ports)
         else:
-            await _note_alive(feed, target, grounds, ports=ports)
+            await note_alive(feed, target, grounds.connection, ports=ports)
             return grounds
     raise error or targets.none_left()
-
-
-async def _note_alive(feed: Feed, target: Target, grounds: Grounds, *, ports: DeliverPorts) -> None:
-    """Forgive an address that was dead; whoever gives up meanwhile leaves no line open."""
-    if target.failures:
-        try:
-            await ports.hosts.note_alive(feed.source.address, target.address)
-        except BaseException:
-            await grounds.connection.close()
-            raise
 
 
 async def _connect(

@@ -1,7 +1,7 @@
 """The addresses a session for a domain may go to, in the order to try them.
 
 Takes    a feed (its source), a domain and its MX answer
-Gives    Targets: `next`, `none_left`; Target; ourselves; note_failure
+Gives    Targets: `next`, `none_left`; Target; ourselves; note_failure, note_alive
 Raises   nothing: `none_left` returns the error that says why there was nothing to try
 Follows  RFC 5321 §5.1 (by preference, equal ones shuffled, every address of each; not back to us)
 
@@ -20,6 +20,7 @@ from itertools import groupby
 from mailcore.outcome import Scope
 from mailcore.ports import (
     ConnectFailed,
+    Connection,
     DnsStatus,
     LoopsBack,
     MxAnswer,
@@ -142,6 +143,18 @@ async def note_failure(
     if is_silent and error.scope is Scope.HOST:
         source = feed.source.address
         await ports.hosts.note_dead(source, target.address, failures=target.failures + 1)
+
+
+async def note_alive(
+    feed: Feed, target: Target, connection: Connection, *, ports: DeliverPorts
+) -> None:
+    """Forgive an address that was dead; whoever gives up meanwhile leaves no line open."""
+    if target.failures:
+        try:
+            await ports.hosts.note_alive(feed.source.address, target.address)
+        except BaseException:
+            await connection.close()
+            raise
 
 
 def _groups(hosts: Sequence[MxHost], *, by_preference: bool) -> list[list[MxHost]]:
