@@ -164,12 +164,15 @@ def ours(it: World, *, names: set[str] = frozenset(), listen: str = "") -> World
 
 
 async def test_mail_that_would_come_back_to_us_bounces_and_the_path_goes_on() -> None:
+    greeted = {"out1.sender.test": (10, ("192.0.2.9",)), "mx2.test": (10, ("127.0.0.3",))}
     for it in (
-        meeting({"out1.sender.test": (10, ("127.0.0.9",)), "mx2.test": (10, ("127.0.0.3",))}),
+        ours(meeting(greeted), listen="0.0.0.0"),
         ours(meeting({"Mx.Us.Test": (10, ("127.0.0.9",))}), names={"mx.us.test"}),
         ours(meeting(THREE), listen="127.0.0.2"),
         ours(meeting({"mx1.test": (10, (SOURCE,))}), listen="0.0.0.0"),
+        ours(meeting({"mx1.test": (10, ("127.0.0.1",))}), listen="0.0.0.0"),
     ):
+        it.resolver.hosts["mx.other.test"] = AddressAnswer(DnsStatus.OK, ("192.0.2.1",))
         it.ledger.add(placed(it, 2, recipient="x@other.test"))
         await send(it)
         events = {event.recipient_domain: event for event in it.ledger.events}
@@ -177,7 +180,16 @@ async def test_mail_that_would_come_back_to_us_bounces_and_the_path_goes_on() ->
         assert events[DOMAIN].reply == f"554 5.4.6 mail for {DOMAIN} loops back to us"
         assert events[DOMAIN].bounce_type == "bounce"
         assert events["other.test"].kind == "delivered"
-        assert tried(it) == ["127.0.0.1"]
+        assert tried(it) == ["192.0.2.1"]
+
+
+async def test_who_only_bears_the_name_we_greet_with_is_sent_to() -> None:
+    it = meeting({"out1.sender.test": (10, ("192.0.2.9",))})
+    other = frozenset({("0.0.0.0", it.ports.smtp_port + 1)})
+    it = replace(it, ports=replace(it.ports, own_listeners=other))
+    await send(it)
+    assert it.ledger.kinds() == ["delivered"]
+    assert tried(it) == ["192.0.2.9"]
 
 
 async def test_hosts_better_than_ourselves_are_gone_to_and_worse_ones_never() -> None:
@@ -186,6 +198,7 @@ async def test_hosts_better_than_ourselves_are_gone_to_and_worse_ones_never() ->
         "out1.sender.test": (20, ("127.0.0.9",)),
         "mx3.test": (30, ("127.0.0.3",)),
     })  # fmt: skip
+    it = ours(it, listen="192.0.2.25")
     it.receiver.refuse = [failed()]
     await send(it)
     assert tried(it) == ["127.0.0.1"]
@@ -201,7 +214,7 @@ async def test_an_address_of_ours_on_another_port_is_somebody_else_s() -> None:
 
 
 async def test_a_domain_whose_best_host_we_are_is_not_routed_at_all() -> None:
-    it = world()
+    it = ours(world(), listen="192.0.2.25")
     for name, preference in (("loop", 10), ("backup", 20)):
         hosts = (MxHost(preference, "out1.sender.test"), MxHost(15, "mx.other.test"))
         it.resolver.mxs[f"{name}.test"] = MxAnswer(DnsStatus.OK, hosts)

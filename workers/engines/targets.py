@@ -46,10 +46,16 @@ class Target:
 
 
 def ourselves(ports: DeliverPorts) -> Ourselves:
-    """Return what others know us by, under the policy in force."""
+    """Return what others know us by, under the policy in force.
+
+    The name that a source greets with is our server's only where we have one on the port that mail
+    goes to: else the exchanger of that name is another program, here or elsewhere.
+    """
     sources = ports.policy.current().sources.values()
+    is_heard = any(port == ports.smtp_port for _, port in ports.own_listeners)
+    greeted = {source.ehlo_name for source in sources} if is_heard else set()
     return Ourselves(
-        names=ports.own_names | {source.ehlo_name for source in sources},
+        names=ports.own_names | greeted,
         listeners=ports.own_listeners,
         addresses=frozenset(source.address for source in sources),
     )
