@@ -9,7 +9,7 @@ import pytest
 from mailcore.bells import DrainBell, Path
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass, RowState, Scope
-from mailcore.policy.model import PolicySnapshot, Source, Strategy
+from mailcore.policy.model import Isp, PolicySnapshot, Source, Strategy
 from mailcore.policy.words import DomainType, HeloMode, TlsMode
 from mailcore.ports import (
     AddressAnswer,
@@ -226,6 +226,64 @@ async def test_a_domain_whose_best_host_we_are_is_not_routed_at_all() -> None:
     (event,) = it.ledger.events
     assert (event.kind, event.enhanced, event.recipient_domain) == ("bounced", "5.4.6", "loop.test")
     assert it.ledger.rows[2].site == "mx.other.test,out1.sender.test"
+
+
+# ── the one site of an ISP ────────────────────────────────────────────────────────────────────
+
+ISP_SITE = "isp:big.test"
+BIG = Isp(1, "Big", (), ("big.test",), is_one_site=True)
+
+
+def at_the_isp(own: str, *addresses: str, others: int = 0) -> World:
+    """A domain with a host of its own under an ISP's suffix, before others with the usual one."""
+    it = world(replace(policy(strategy=Strategy(1, "few", 1, 0, 0, 0.0)), isps={1: BIG}))
+    status = DnsStatus.OK if addresses else DnsStatus.NO_DOMAIN
+    for domain, host in (("own.test", own), (DOMAIN, "mx.big.test")):
+        it.resolver.mxs[domain] = MxAnswer(DnsStatus.OK, (MxHost(10, host),))
+    it.resolver.hosts[own] = AddressAnswer(status, addresses)
+    it.resolver.hosts["mx.big.test"] = AddressAnswer(DnsStatus.OK, ("127.0.0.1",))
+    it.ledger.add(
+        *(replace(row(n, recipient="r@own.test"), site=ISP_SITE) for n in (1, 2)),
+        *(replace(row(10 + n), site=ISP_SITE) for n in range(others)),
+    )
+    return it
+
+
+async def test_a_host_that_is_not_there_keeps_nobody_else_of_the_isp_waiting() -> None:
+    it = at_the_isp("nope.big.test", others=5)
+    await send(it)
+    assert it.ledger.kinds().count("delivered") == 5
+    assert sorted(it.ledger.rows) == [1, 2]
+    assert it.shaper.cooled == []
+
+
+async def test_a_host_of_one_domain_that_is_silent_keeps_nobody_else_of_the_isp_waiting() -> None:
+    it = at_the_isp("www.big.test", "127.0.0.9", others=5)
+    it.receiver.refuse = [failed("connect", TimedOut)]
+    await send(it)
+    assert it.ledger.kinds().count("delivered") == 5
+    assert sorted(it.ledger.rows) == [1, 2]
+    assert it.shaper.cooled == []
+    # The others of the domain do not wait for the same silence.
+    assert tried(it).count("127.0.0.9") == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "stage", "others"),
+    [
+        ("mx.big.test", "connect", 5),
+        ("www.big.test", "banner", 5),
+        ("www.big.test", "connect", 0),
+    ],
+)
+async def test_a_host_that_speaks_for_the_isp_lets_its_path_rest(
+    own: str, stage: str, others: int
+) -> None:
+    it = at_the_isp(own, "127.0.0.1", others=others)
+    it.receiver.refuse = [failed(stage)]
+    await send(it)
+    assert it.ledger.kinds() == ["deferred"]
+    assert [path for path, _, _ in it.shaper.cooled] == [Path(1, ISP_SITE)]
 
 
 # ── families, and names without addresses ─────────────────────────────────────────────────────

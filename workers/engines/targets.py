@@ -1,7 +1,8 @@
 """The addresses a session for a domain may go to, in the order to try them.
 
 Takes    a feed (its source), a domain and its MX answer
-Gives    Targets: `next`, `none_left`; Target; ourselves; note_failure, note_alive
+Gives    Targets: `next`, `none_left`; Target; ourselves; is_of_domain_alone;
+         note_failure, note_alive
 Raises   nothing: `none_left` returns the error that says why there was nothing to try
 Follows  RFC 5321 §5.1 (by preference, equal ones shuffled, every address of each; not back to us)
 
@@ -30,9 +31,13 @@ from mailcore.ports import (
 )
 from mailcore.reply import SmtpReply
 from mailcore.routing.hosts import Ourselves, before_us, fitting
-from mailcore.routing.site import plan_hosts
+from mailcore.routing.site import has_many_hosts, plan_hosts
+from mailcore.security import host_name
 from workers.engines.context import DeliverPorts
-from workers.engines.feed import Feed
+from workers.engines.feed import Feed, Job
+
+# So many domains that wait are asked whether they have a host in common.
+MOST_OTHERS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +144,29 @@ class Targets:
             failures = known.failures.get(address, 0)
             target = Target(host, address, failures, host in known.broken_tls)
             (self._dead if address in known.dead else self._ready).append(target)
+
+
+async def is_of_domain_alone(
+    feed: Feed, job: Job, answer: MxAnswer, error: TransportError, *, ports: DeliverPorts
+) -> bool:
+    """Whether a failure says nothing of the site: its hosts are those of this domain alone.
+
+    An ISP's one site takes in whoever names a host under its suffix, be there such a host or not.
+    A host that was reached speaks for the ISP. One that was not does, if nobody else waits whose
+    hosts may be reached.
+    """
+    if not has_many_hosts(feed.path.site):
+        return False
+    if error.stage == "dns":
+        return True
+    if error.stage != "connect" or error.scope is not Scope.HOST:
+        return False
+    waiting = (each.row.recipient.domain for each in feed.jobs)
+    others = list(dict.fromkeys(each for each in waiting if each != job.row.recipient.domain))
+    found = await asyncio.gather(*(ports.resolver.mx(each) for each in others[:MOST_OTHERS]))
+    hosts = {host_name(host.name) for host in answer.hosts}
+    theirs = {host_name(host.name) for each in found for host in each.hosts}
+    return bool(theirs) and hosts.isdisjoint(theirs)
 
 
 async def note_failure(

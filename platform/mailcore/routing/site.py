@@ -1,7 +1,7 @@
 """From what DNS says of a domain to the site its mail goes to, and the order of its hosts.
 
 Gives    DnsStatus, MxHost, MxAnswer, AddressAnswer (what a resolver answers); Site, IspIndex,
-         site_of, relay_site, plan_hosts, shuffled
+         site_of, has_many_hosts, relay_site, plan_hosts, shuffled
 Takes    an answer, the policy's ISPs, a random draw
 Raises   ValueError for an answer that names no host: there is no site to go to
 Follows  RFC 5321 §5.1 (MX, order, implicit MX), RFC 7505 (null MX); design.md section 3 step 2
@@ -23,6 +23,7 @@ from mailcore.policy.model import Isp, Relay
 
 MAX_SITE_NAME = 200
 _HASH_CHARACTERS = 16
+_ISP = "isp:"
 T = TypeVar("T")
 
 
@@ -145,10 +146,15 @@ def site_of(domain: str, answer: MxAnswer, isps: IspIndex) -> Site:
         and all(owner is by_suffix for owner in owners)
     ):
         suffix = _host(by_suffix.mx_suffixes[0]).lstrip("*.")
-        name = f"isp:{suffix}"[:MAX_SITE_NAME]
+        name = f"{_ISP}{suffix}"[:MAX_SITE_NAME]
     else:
         name = _site_name(hosts)
     return Site(name, isp.id if isp is not None else 0)
+
+
+def has_many_hosts(site: str) -> bool:
+    """Whether a site is that of an ISP's suffix: its domains need not share a host."""
+    return site.startswith(_ISP)
 
 
 def relay_site(relay: Relay, domain: str, isps: IspIndex) -> Site:
