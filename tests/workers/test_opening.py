@@ -164,7 +164,10 @@ def ours(it: World, *, names: set[str] = frozenset(), listen: str = "") -> World
 
 
 async def test_mail_that_would_come_back_to_us_bounces_and_the_path_goes_on() -> None:
-    greeted = {"out1.sender.test": (10, ("192.0.2.9",)), "mx2.test": (10, ("127.0.0.3",))}
+    greeted: dict[str, tuple[int, tuple[str, ...]]] = {
+        "out1.sender.test": (10, ("192.0.2.9",)),
+        "mx2.test": (10, ("127.0.0.3",)),
+    }
     for it in (
         ours(meeting(greeted), listen="0.0.0.0"),
         ours(meeting({"Mx.Us.Test": (10, ("127.0.0.9",))}), names={"mx.us.test"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -294,7 +295,7 @@ async def test_the_load_is_spread_over_the_relay_s_addresses() -> None:
     for draw in (0.0, 0.4, 0.8):
         it = house()
         it.resolver.hosts["relay.test"] = AddressAnswer(DnsStatus.OK, V4[:3])
-        it = replace(it, ports=replace(it.ports, draw=lambda draw=draw: draw))
+        it = replace(it, ports=replace(it.ports, draw=partial(float, draw)))
         it.ledger.add(at_relay(1))
         await drained(it, BELLS)
         firsts.add(it.receiver.endpoints[0].address)
