@@ -12,6 +12,7 @@ gives no way to tell OpenSSL of it: signature by signature up to a certificate t
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -225,20 +226,37 @@ def _key(der: bytes) -> Any:
 
 
 def _named(shown: _Shown, wanted: Iterable[str]) -> list[str]:
-    """Return the wanted names that the certificate has; Unproven if it has none of them."""
+    """Return the wanted names that the certificate has; Unproven if it has none of them.
+
+    An address stands in a field of its own (RFC 6125 §1.7.2): no name is one.
+    """
     names: list[str] = []
+    addresses: list[str] = []
     if shown.parsed is not None:
         try:
             found = shown.parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
             names = found.value.get_values_for_type(x509.DNSName)
+            addresses = list(map(str, found.value.get_values_for_type(x509.IPAddress)))
         except (x509.ExtensionNotFound, *_NOT_OURS):
-            names = []
-    proven = [name for name in wanted if is_named(names, name)]
+            names = addresses = []
+    proven = [
+        name
+        for name in wanted
+        if (name in addresses if _is_address(name) else is_named(names, name))
+    ]
     if not proven:
-        has = ", ".join(names[:5]) or "no DNS name"
+        has = ", ".join((names + addresses)[:5]) or "no DNS name"
         reason = f"the certificate is for {has}, not for {' or '.join(wanted)}"
         raise Unproven(TlsResult.WRONG_HOST, reason)
     return proven
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _means(record: Tlsa, shown: _Shown) -> bool:

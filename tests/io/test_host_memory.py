@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -75,6 +76,16 @@ async def test_a_rest_runs_out_by_itself_and_the_failures_are_counted_on(
         assert int(lives[dead]) <= DEAD_FIRST_S * 1000
         store.delete(dead)
     assert await look(other) == KnownHosts(failures={ADDRESSES[0]: 1})
+
+
+async def test_what_fails_at_once_is_remembered_all(
+    two: tuple[RedisHostMemory, RedisHostMemory],
+) -> None:
+    one, other = two
+    many = [f"198.51.100.{n}" for n in range(100)]
+    await asyncio.gather(*(one.note_dead(SOURCE, each, failures=1) for each in many))
+    known = await other.known(SOURCE, hosts=[], addresses=many)
+    assert known.dead == set(many)
 
 
 async def test_nothing_asked_is_nothing_known(

@@ -114,6 +114,19 @@ async def test_a_valid_certificate_proves_the_names_it_has(
     assert proven == Proven(True, frozenset({wanted}))
 
 
+@pytest.mark.parametrize("address", ["192.0.2.25", "2001:db8::25"])
+async def test_an_address_is_proven_by_its_own_field_alone(
+    address: str, root: Authority, tmp_path: Path
+) -> None:
+    demand = TlsDemand(Level.AUTHENTICATED, TlsPolicy.OPERATOR, Proof.PKIX, (address,))
+    ca_file = root.ca_file(tmp_path)
+    proven = await tried(root.issue(HOST, address), demand, tmp_path, ca_file=ca_file)
+    assert proven == Proven(True, frozenset({address}))
+    for wrong in ("192.0.2.26", "2001:db8::26", "*.0.2.25"):
+        outcome = await tried(root.issue(wrong), demand, tmp_path, ca_file=ca_file)
+        assert result_of(outcome) is TlsResult.WRONG_HOST
+
+
 @pytest.mark.parametrize("kind", ["wrong name", "only a subject", "no name", "wildcard too wide"])
 async def test_a_certificate_for_another_name_is_refused(
     kind: str, root: Authority, tmp_path: Path

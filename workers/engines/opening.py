@@ -28,7 +28,13 @@ from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job
 from workers.engines.relaying import open_relay_session
 from workers.engines.security import NOT_OFFERED, Grounds, asked_of, demand_at, tested, wish_of
-from workers.engines.targets import Target, Targets, note_failure
+from workers.engines.targets import (
+    Target,
+    Targets,
+    is_of_domain_alone,
+    note_alive,
+    note_failure,
+)
 from workers.engines.told import Told
 
 MOST_ADDRESSES = 6
@@ -66,6 +72,9 @@ async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told)
         return await _first_that_works(feed, job, answer, unmet, ports=ports, told=told)
     except TransportError as error:
         if not unmet:
+            if await is_of_domain_alone(feed, job, answer, error, ports=ports):
+                error.scope = Scope.MESSAGE
+                told.tls.note_unmet(asked, error)
             raise
         # A host that gives no TLS, or not the right one, is no reason for others to wait.
         last = unmet[-1]
@@ -106,19 +115,9 @@ async def _first_that_works(
                 unmet.append(exc)
             await note_failure(feed, target, exc, ports=ports)
         else:
-            await _note_alive(feed, target, grounds, ports=ports)
+            await note_alive(feed, target, grounds.connection, ports=ports)
             return grounds
     raise error or targets.none_left()
-
-
-async def _note_alive(feed: Feed, target: Target, grounds: Grounds, *, ports: DeliverPorts) -> None:
-    """Forgive an address that was dead; whoever gives up meanwhile leaves no line open."""
-    if target.failures:
-        try:
-            await ports.hosts.note_alive(feed.source.address, target.address)
-        except BaseException:
-            await grounds.connection.close()
-            raise
 
 
 async def _connect(

@@ -15,9 +15,17 @@ from dataclasses import dataclass, field, replace
 
 from mailcore.outcome import SessionInfo, TlsPolicy, TlsResult
 from mailcore.policy.lookup import domain_tls_for
+from mailcore.policy.model import Relay
 from mailcore.policy.words import TlsMode
 from mailcore.ports import Connection, DnsStatus, MxAnswer, StsAnswer, TlsaAnswer, TlsDemand
-from mailcore.security import Level, Wish, demand_of_host, host_name, plan_wish
+from mailcore.security import (
+    Level,
+    Wish,
+    demand_of_host,
+    demand_of_relay,
+    host_name,
+    plan_wish,
+)
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Job
 from workers.engines.tls_memory import TlsMemory
@@ -82,8 +90,8 @@ class Grounds:
 
     `fallback`: why it is in clear although TLS was wanted, as RFC 8460 says it; `is_plain`: it is
     in clear because nobody wanted any. `may_carry` holds what was found to suit, with what its
-    events say of policy and result. A session with a relay carries all that wants no more of TLS
-    than it has: what domains publish is the relay's affair.
+    events say of policy and result. A session with a `relay` carries mail for this very relay that
+    wants no more of TLS than it has: what domains publish is the relay's affair.
     """
 
     connection: Connection
@@ -91,13 +99,17 @@ class Grounds:
     fallback: str = ""
     is_plain: bool = False
     may_carry: dict[Asked, tuple[str, str]] = field(default_factory=dict)
-    is_relay: bool = False
+    relay: Relay | None = None
 
     async def suits(self, job: Job, *, ports: DeliverPorts, memory: TlsMemory) -> bool:
         """Whether a job may travel in this session; its events are given their words."""
-        if self.is_relay:
+        if job.relay != self.relay:
+            # The policy changed meanwhile: another host, other TLS, another login.
+            return False
+        if self.relay is not None:
             job.tls_words = TlsPolicy.OPERATOR.value, self.fallback
-            return job.tls is not TlsMode.REQUIRED or self.connection.proven.is_encrypted
+            demand = demand_of_relay(self.relay, mode=job.tls, need=job.row.tls_need)
+            return self.connection.proven.meets(demand)
         asked = asked_of(job, ports)
         words = self.may_carry.get(asked)
         if words is None:

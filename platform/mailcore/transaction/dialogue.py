@@ -109,9 +109,9 @@ class Dialogue:
                 # What came in clear behind the answer to STARTTLS is nobody's (RFC 3207 §6).
                 return steps
             self.reply_count += 1
-            self._take(code, lines, steps)
+            self._take(code, self._opening.quotable(code, lines), steps)
         if reader.fault and reader is self._reader and not self.is_over:
-            self._garbled(reader.fault, self.awaits, steps)
+            self._garbled(self._opening.quotable_fault(reader.fault), self.awaits, steps)
         return steps
 
     def tls_established(self) -> list[Step]:
