@@ -179,7 +179,9 @@ def _offer(raw: bytes, letter: Letter, orders: dict[str, object]) -> Offer:
 def _recipients(letter: Letter, send_at: datetime | None = None) -> tuple[OfferedRecipient, ...]:
     """Return them with the reports they are asked for; equal orders are one text."""
     due_ms = round(send_at.timestamp() * 1000) if send_at is not None else 0
-    order = DsnOrder.of_mail(ret=letter.ret, envid=letter.envid, due_ms=due_ms)
+    order = DsnOrder.of_mail(
+        ret=letter.ret, envid=letter.envid, due_ms=due_ms, requires_tls=letter.requires_tls
+    )
     common = order.to_text()
     return tuple(
         OfferedRecipient(

@@ -76,10 +76,11 @@ def test_requiretls_stays_with_the_message(house: House, server: Listening) -> N
     context = trusting(house.directory)
     with smtplib.SMTP_SSL("127.0.0.1", server.tls_port, context=context, timeout=10) as client:
         client.login("1", TOKEN)
-        client.sendmail("news@shop.test", ["a@example.com"], MESSAGE, ["REQUIRETLS"])
+        client.sendmail("news@shop.test", ["a@example.com"], MESSAGE, ["REQUIRETLS", "RET=FULL"])
         client.sendmail("news@shop.test", ["b@example.com"], MESSAGE)
     asked = house.query("SELECT tls_need FROM ledger_lane ORDER BY 1")
     assert asked == [(0,), (2,)]
+    assert house.query("SELECT dsn FROM ledger_row ORDER BY 1") == [("S",), ("S RH Q",)]
 
 
 def test_an_own_host_needs_no_login(house: House, server: Listening) -> None:
