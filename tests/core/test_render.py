@@ -285,6 +285,40 @@ def test_what_cannot_be_told_apart_is_left_as_it_is() -> None:
     assert kept in repaired(HEAD + kept + b"\r\n").content
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"Content-Type: text/plain\r\n\r\n",
+        b"Content-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n",
+        b"Content-Type: image/x\r\nContent-Transfer-Encoding: base64\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("column", range(70, 80))
+def test_a_line_is_never_broken_in_front_of_what_reads_as_a_delimiter(
+    part: bytes, column: int
+) -> None:
+    evil = b"w" * column + b"--b1\r\nContent-Type: text/html\r\n\r\nevil\r\n" + b"z" * 1000
+    raw = HEAD + multipart(part + evil)
+    content = repaired(raw).content
+    assert len(payloads(content)) == 1
+    assert payloads(content) == payloads(raw) or b"base64" in part
+    assert max(map(len, lines_of(content))) <= 998
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Type: multipart/mixed; boundary*=idna''%C3%BCb\r\n\r\n",
+        b"Content-Transfer-Encoding: x-uuencode\r\n\r\n",
+    ],
+)
+def test_a_part_that_nobody_can_read_is_left_alone_and_refused_with_a_long_line(
+    head: bytes,
+) -> None:
+    assert repaired(HEAD + head + b"short\r\n").content.endswith(b"\r\n\r\nshort\r\n")
+    assert problem_of(HEAD + head + b"x" * 1200) == ("/raw", "line_too_long")
+
+
 def test_an_encoded_body_with_a_long_line_is_broken_and_decodes_to_the_same() -> None:
     printable = b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + b"a=3D=0A" * 500
     mostly_8bit = b"Content-Type: text/plain; charset=utf-8\r\n\r\n" + "ж".encode() * 900 + b"\r\n"

@@ -258,6 +258,11 @@ def test_eight_bits_are_returned_in_seven() -> None:
     assert b"Gr=C3=BC=C3=9Fe" in octets
 
 
+def test_a_message_that_cannot_be_converted_costs_the_report_its_body_alone() -> None:
+    content = EIGHT_BITS.replace(b"text/plain; charset=utf-8", b"multipart/x; boundary*=idna''%C3b")
+    assert kinds(built(event(dsn=facts(FULL)), content))[2] == "text/rfc822-headers"
+
+
 def test_a_header_in_utf8_is_returned_as_one_that_may_be_encoded() -> None:
     content = "From: news@sender.test\r\nTo: <grün@x.test>\r\n\r\nhi\r\n".encode()
     octets = built(event(), content)
