@@ -81,7 +81,7 @@ def test_what_a_client_sends_with_its_handshake_is_not_lost(
         tls.write(b"EHLO x\r\n")
         raw.sendall(outgoing.read())
         heard = b""
-        while b"250 CHUNKING" not in heard:
+        while b"250 REQUIRETLS" not in heard:
             incoming.write(raw.recv(16384))
             try:
                 heard += tls.read(4096)
@@ -172,6 +172,37 @@ def test_connections_are_counted(house: House) -> None:
             assert first.reply() == ""
         with Wire(server.port) as third:
             assert third.reply().startswith("220")
+
+
+def test_who_speaks_tls_at_once_is_counted_before_the_handshake(house: House) -> None:
+    with (
+        Listening(house, connections_per_address=2) as server,
+        Wire(server.tls_port),
+        Wire(server.tls_port),
+    ):
+        with Wire(server.tls_port) as third:
+            assert third.reply() == ""
+        with Wire(server.port) as fourth:
+            assert fourth.reply().startswith("421 4.7.0")
+
+
+@pytest.mark.parametrize("is_at_once", [False, True])
+def test_a_handshake_that_is_cut_gives_its_place_back(house: House, *, is_at_once: bool) -> None:
+    with Listening(house, connections=1) as server:
+        with Wire(server.tls_port if is_at_once else server.port) as cut:
+            if is_at_once:
+                with Wire(server.port) as second:
+                    assert second.reply().startswith("421 4.3.2")
+            else:
+                cut.reply()
+                cut.ask(b"EHLO x\r\n")
+                assert cut.ask(b"STARTTLS\r\n")[0].startswith("220")
+            cut.reset()
+        heard = ""
+        while not heard.startswith("220"):  # for ever if its place is lost
+            with Wire(server.port) as following:
+                heard = following.reply()
+        assert len(server.server.sessions) <= 1
 
 
 def test_stopping_answers_everybody(house: House) -> None:

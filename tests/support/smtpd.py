@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -298,6 +299,11 @@ class Wire:
         """Send and return so many replies."""
         self.send(octets)
         return [self.reply() for _ in range(replies)]
+
+    def reset(self) -> None:
+        """Drop the line at once."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
 
     def end(self) -> None:
         """End our side."""
