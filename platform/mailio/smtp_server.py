@@ -40,7 +40,7 @@ class SmtpServer:
         self.desk = desk
         self.patience = patience or Patience()
         self.limits = limits or Limits(message_bytes=settings.message_bytes)
-        self.gauge = Gauge(settings.memory_bytes)
+        self.gauge = Gauge(settings.memory_bytes, settings.memory_bytes // 2)
         self.tls = _tls_context(settings)
         self.sessions: set[SmtpSession] = set()
         self._is_stopping = False

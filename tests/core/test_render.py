@@ -172,6 +172,14 @@ def test_an_8bit_body_without_a_type_is_declared() -> None:
     assert parsed(repaired(HEAD + b"\r\nna\xc3\xafve\r\n").content).get_content() == "naïve\r\n"
 
 
+def test_blanks_before_a_colon_are_left_out() -> None:
+    raw = b"From \t: a@shop.test\r\nSubject : x\r\n y : z\r\n\r\nbody : x\r\n"
+    content = repaired(raw)
+    assert content.content.startswith(b"From: a@shop.test\r\nSubject: x\r\n y : z\r\n")
+    assert content.content.endswith(b"\r\n\r\nbody : x\r\n")
+    assert content.subject == "x y : z"
+
+
 def test_a_long_header_field_is_folded_at_blanks() -> None:
     references = b" ".join(b"<%d@shop.test>" % number for number in range(200))
     content = repaired(HEAD + b"References: " + references + b"\r\n\r\nbody\r\n").content

@@ -289,11 +289,15 @@ class Wire:
         """Return the next reply whole; "" at the end."""
         text = b""
         while not (text.endswith(b"\r\n") and text.splitlines()[-1][3:4] == b" "):
-            octet = self._socket.recv(1)
+            octet = self.octet()
             if not octet:
                 break
             text += octet
         return text.decode("ascii")
+
+    def octet(self) -> bytes:
+        """Return what comes next; b"" at the end."""
+        return self._socket.recv(1)
 
     def ask(self, octets: bytes, *, replies: int = 1) -> list[str]:
         """Send and return so many replies."""

@@ -105,7 +105,8 @@ def parse_fields(head: bytes, *, pointer: str) -> list[Field]:
             refuse(pointer, "malformed_header", f"line {number} of the header is no header field")
         if lines:
             fields.append(Field(name, b"\r\n".join(lines)))
-        name, lines = match[1].decode("ascii"), [line]
+        # Blanks before the colon are obsolete, and some signers cannot read them.
+        name, lines = match[1].decode("ascii"), [match[1] + line[match.end() - 1 :]]
     if lines:
         fields.append(Field(name, b"\r\n".join(lines)))
     return fields
