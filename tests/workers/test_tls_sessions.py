@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from mailcore.address import ReversePath
 from mailcore.bells import DrainBell, Path
 from mailcore.outcome import MailClass, RowState, Scope, TlsNeed, TlsResult
 from mailcore.policy.model import DomainTls, Node, PolicySnapshot, Strategy
-from mailcore.policy.words import DomainTlsLevel
+from mailcore.policy.words import DomainTlsLevel, TlsMode
 from mailcore.ports import (
     AddressAnswer,
     DnsStatus,
@@ -313,6 +314,16 @@ async def test_requiretls_travels_authenticated_and_says_so_at_mail() -> None:
     assert sent == {f"a@{DANE}": True, f"c@{PLAIN}": False}
     (told,) = [event for event in it.ledger.events if event.kind == "deferred"]
     assert "REQUIRETLS" in told.reply
+
+
+async def test_a_report_of_mail_with_requiretls_goes_encrypted_to_whom_nobody_can_check() -> None:
+    it = one_site()
+    about = replace(row(1, recipient=f"a@{PLAIN}"), tls_need=TlsNeed.REQUIRETLS)
+    it.ledger.add(replace(about, reverse_path=ReversePath("", "")))
+    await drained(it)
+    (sent,) = it.receiver.delivered
+    assert sent.requires_tls
+    assert {endpoint.tls for endpoint in it.receiver.endpoints} == {TlsMode.REQUIRED}
 
 
 async def test_policies_are_not_asked_for_message_by_message() -> None:

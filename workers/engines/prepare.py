@@ -251,6 +251,7 @@ def _wire(
     isp = policy.isps.get(row.isp_id)
     if isp is not None:
         content = override_headers(content, add=isp.add_headers, delete=isp.delete_headers)
+    content = override_headers(content, add=(), delete=(header,))
     whole = b"%s: %s\r\n%s" % (header.encode("ascii"), text.encode("ascii"), content)
     signature = dkim.sign(whole, keys, now=now, also=(header,)) if keys else b""
     return WireMessage(

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from mailcore.outcome import SessionInfo, TlsPolicy, TlsResult
+from mailcore.envelope import QueuedRow
+from mailcore.outcome import SessionInfo, TlsNeed, TlsPolicy, TlsResult
 from mailcore.policy.lookup import domain_tls_for
 from mailcore.policy.model import Relay
 from mailcore.policy.words import TlsMode
@@ -38,7 +39,7 @@ def asked_of(job: Job, ports: DeliverPorts) -> Asked:
     """Return all that a job's demand depends on, but for what DNS says."""
     row = job.row
     revision = ports.policy.current().revision
-    return row.recipient.domain, job.tls.value, row.tls_need.value, revision
+    return row.recipient.domain, job.tls.value, _need(row).value, revision
 
 
 async def wish_of(job: Job, answer: MxAnswer, *, ports: DeliverPorts) -> Wish:
@@ -53,12 +54,20 @@ async def wish_of(job: Job, answer: MxAnswer, *, ports: DeliverPorts) -> Wish:
     return plan_wish(
         domain,
         mode=job.tls,
-        need=job.row.tls_need,
+        need=_need(job.row),
         word=word,
         sts=sts,
         is_mx_secure=answer.is_secure,
         uses_dane=node is None or node.uses_dane,
     )
+
+
+def _need(row: QueuedRow) -> TlsNeed:
+    """Return what a message asks for. A report of one with REQUIRETLS must be encrypted and is not
+    lost because its sender's server cannot show who it is (RFC 8689 §5)."""
+    if row.tls_need is TlsNeed.REQUIRETLS and row.reverse_path.is_null:
+        return TlsNeed.REQUIRED
+    return row.tls_need
 
 
 async def demand_at(wish: Wish, host: str, *, ports: DeliverPorts) -> TlsDemand:

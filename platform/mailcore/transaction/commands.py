@@ -40,7 +40,7 @@ def mail_command(message: WireMessage, extensions: Extensions) -> str:
         parameters += " BODY=8BITMIME"
     if message.needs_smtputf8 or needs_smtputf8(message):
         parameters += " SMTPUTF8"
-    if message.requires_tls:
+    if message.requires_tls and extensions.require_tls:
         parameters += " REQUIRETLS"
     if message.dsn is not None and extensions.dsn:
         parameters += _mail_dsn(message.dsn)
@@ -57,7 +57,9 @@ def rcpt_command(message: WireMessage, index: int, extensions: Extensions) -> st
 
 def refusal_of(message: WireMessage, extensions: Extensions, *, is_tls: bool) -> SmtpReply | None:
     """Return why this server must not get this message, as a reply of our own."""
-    if message.requires_tls and not (is_tls and extensions.require_tls):
+    # A report is not lost over a server that knows only half of it (RFC 8689 §5).
+    lacks_word = bool(message.reverse_path) and not extensions.require_tls
+    if message.requires_tls and (lacks_word or not is_tls):
         lacking = "offers no REQUIRETLS" if is_tls else "has no TLS session with us"
         return SmtpReply.local(
             550, "5.7.30", f"the message asks for REQUIRETLS and the server {lacking}"
