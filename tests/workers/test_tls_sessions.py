@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import pytest
+
 from mailcore.bells import DrainBell, Path
 from mailcore.outcome import MailClass, RowState, Scope, TlsNeed, TlsResult
 from mailcore.policy.model import DomainTls, Node, PolicySnapshot, Strategy
-from mailcore.policy.words import DomainTlsLevel
+from mailcore.policy.words import DomainTlsLevel, TlsMode
 from mailcore.ports import (
     AddressAnswer,
     DnsStatus,
@@ -322,3 +324,62 @@ async def test_policies_are_not_asked_for_message_by_message() -> None:
     await drained(it)
     assert it.ledger.kinds() == ["delivered"] * 100
     assert len(policies.asked) <= 2 * len(it.receiver.endpoints)
+
+
+# --- DNS that fails while sessions are open -------------------------------------------------------
+
+
+def without_tls(it: World) -> None:
+    """Somebody on the way takes STARTTLS out of what the server says."""
+
+    def shown(endpoint: Endpoint) -> Proven:
+        if endpoint.tls is TlsMode.REQUIRED:
+            raise failed(TlsResult.NOT_OFFERED)
+        return CLEAR
+
+    it.receiver.tls = shown
+
+
+def taken(it: World) -> list[str]:
+    """Return the recipients whose mail was taken."""
+    return sorted(path for message in it.receiver.delivered for path in message.forward_paths)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        MxAnswer(DnsStatus.TEMPORARY, detail="SERVFAIL"),
+        MxAnswer(DnsStatus.NO_DOMAIN),
+        MxAnswer(DnsStatus.NULL_MX),
+    ],
+)
+async def test_no_open_session_takes_mail_whose_exchangers_cannot_be_had(answer: MxAnswer) -> None:
+    it = one_site(limited(1))
+    without_tls(it)
+    it.resolver.mxs[DANE] = answer
+    it.ledger.add(row(1, recipient=f"a@{PLAIN}"), row(2, recipient=f"b@{DANE}"))
+    await drained(it)
+    assert taken(it) == [f"a@{PLAIN}"]
+    assert it.ledger.kinds()[-1] != "delivered"
+
+
+@pytest.mark.parametrize("recipients", [[f"b@{DANE}"], [f"a@{PLAIN}", f"b@{DANE}"]])
+@pytest.mark.parametrize("status", [DnsStatus.TEMPORARY, DnsStatus.NO_DOMAIN])
+async def test_a_host_whose_addresses_are_gone_is_not_taken_for_one_without_records(
+    recipients: list[str], status: DnsStatus
+) -> None:
+    it = one_site(limited(1))
+    without_tls(it)
+    real, looks = it.resolver.addresses, list[str]()
+
+    async def addresses(host: str) -> AddressAnswer:
+        looks.append(host)
+        found = await real(host)
+        return found if len(looks) == 1 else AddressAnswer(status, detail="gone")
+
+    it.resolver.addresses = addresses  # type: ignore[method-assign]
+    it.ledger.add(*(row(n, recipient=each) for n, each in enumerate(recipients, 1)))
+    await drained(it)
+    assert taken(it) == recipients[:-1]
+    last = it.ledger.events[-1]
+    assert (last.kind, last.recipient_domain) == ("deferred", DANE)

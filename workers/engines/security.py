@@ -62,12 +62,16 @@ async def demand_at(wish: Wish, host: str, *, ports: DeliverPorts) -> TlsDemand:
 async def _tlsa(host: str, *, ports: DeliverPorts) -> TlsaAnswer | None:
     """Return a host's records: of the name behind its aliases, else of its own (RFC 7672 §2.2.3).
 
-    None where they would not count, so that no broken name server is asked for nothing.
+    None where they would not count, so that no broken name server is asked for nothing. Whether
+    they would is not known while the host's addresses cannot be had.
     """
     resolver, port = ports.resolver, ports.smtp_port
     found = await resolver.addresses(host)
     own = host_name(host)
-    if found.status is not DnsStatus.OK or not (found.is_secure or found.is_alias_secure):
+    if found.status is not DnsStatus.OK:
+        detail = found.detail or f"{own}: {found.status.value}"
+        return TlsaAnswer(DnsStatus.TEMPORARY, base=own, detail=detail)
+    if not (found.is_secure or found.is_alias_secure):
         return None
     if found.is_secure and found.canonical and found.canonical != own:
         answer = await resolver.tlsa(found.canonical, port)
@@ -112,6 +116,9 @@ class Grounds:
         self, job: Job, *, ports: DeliverPorts, memory: TlsMemory
     ) -> tuple[str, str] | None:
         answer = await ports.resolver.mx(job.row.recipient.domain)
+        if answer.status is not DnsStatus.OK:
+            # What the domain demands is not known: its own opening says what comes of that.
+            return None
         wish = await wish_of(job, answer, ports=ports)
         demand = await demand_at(wish, self.host, ports=ports)
         proven = self.connection.proven
