@@ -105,7 +105,7 @@ class TlsIdentity:
         try:
             if demand.proof is Proof.PKIX:
                 return Proven(is_encrypted=True, names=frozenset(_named(chain[0], demand.names)))
-            return Proven(is_encrypted=True, tlsa=frozenset(self._matched(chain, demand)))
+            return self._matched(chain, demand)
         except _NOT_OURS as exc:
             # Of many odd things in a certificate one is met only when it is read.
             reason = f"the certificate cannot be read: {type(exc).__name__}"
@@ -113,20 +113,24 @@ class TlsIdentity:
 
     # -- DANE
 
-    def _matched(self, chain: Sequence[_Shown], demand: TlsDemand) -> list[Tlsa]:
-        """Return the records that stand for this chain."""
+    def _matched(self, chain: Sequence[_Shown], demand: TlsDemand) -> Proven:
+        """Return the records that stand for this chain, and below an authority the names."""
         found = [each for each in demand.tlsa if each.usage == TlsaUsage.DANE_EE]
         found = [each for each in found if _means(each, chain[0])]
         if found:
-            return found
+            return Proven(is_encrypted=True, tlsa=frozenset(found))
         problem: Unproven | None = None
         for record in demand.tlsa:
             if record.usage != TlsaUsage.DANE_TA:
                 continue
             try:
                 if self._leads_to(record, chain):
-                    _named(chain[0], demand.names)
-                    return [record]
+                    names = _named(chain[0], demand.names)
+                    return Proven(
+                        is_encrypted=True,
+                        tlsa=frozenset({record}),
+                        tlsa_names=frozenset(names),
+                    )
             except Unproven as exc:
                 problem = exc
         reason = "no TLSA record means the certificate of the server or of one who issued it"

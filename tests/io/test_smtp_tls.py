@@ -96,6 +96,10 @@ async def tried(
     return failure
 
 
+def below_authority(record: Tlsa, name: str) -> Proven:
+    return Proven(True, tlsa=frozenset({record}), tlsa_names=frozenset({name}))
+
+
 def result_of(outcome: Proven | TlsFailed) -> TlsResult:
     assert isinstance(outcome, TlsFailed), outcome
     return outcome.result
@@ -187,7 +191,7 @@ async def test_dane_ta_trusts_what_the_authority_of_the_record_issued(
     shown = below.issue("peer.test")
     record = shown.tlsa(2, selector, matching, depth=depth)
     demand = dane(record, names=(HOST, "peer.test"))
-    assert await tried(shown, demand, tmp_path) == Proven(True, tlsa=frozenset({record}))
+    assert await tried(shown, demand, tmp_path) == below_authority(record, "peer.test")
 
 
 @pytest.mark.parametrize("selector", [0, 1])
@@ -197,7 +201,7 @@ async def test_an_authority_given_in_full_need_not_be_shown(
     whole = below.issue(HOST)
     shown = Shown(whole.chain[:2], whole.key)
     record = tlsa_of(root.chain[0], 2, selector, 0)
-    assert await tried(shown, dane(record), tmp_path) == Proven(True, tlsa=frozenset({record}))
+    assert await tried(shown, dane(record), tmp_path) == below_authority(record, HOST)
 
 
 async def test_dane_ta_minds_names_dates_purpose_and_who_may_issue(

@@ -50,6 +50,7 @@ async def wish_of(job: Job, answer: MxAnswer, *, ports: DeliverPorts) -> Wish:
         sts=sts,
         is_mx_secure=answer.is_secure,
         uses_dane=node is None or node.uses_dane,
+        canonical=answer.canonical,
     )
 
 

@@ -76,7 +76,7 @@ def parse_sts_record(texts: Iterable[str]) -> str:
     Of several records that begin as one none counts, nor does one with a field that is wrong
     (RFC 8461 §3.1).
     """
-    found = [text for text in texts if re.match(r"v=STSv1[ \t]*(;|$)", text)]
+    found = [text for text in texts if re.match(r"v=STSv1[ \t]*;", text)]
     if len(found) != 1:
         return ""
     policy_id = ""
