@@ -15,6 +15,7 @@ from mailcore.ports import (
     AddressAnswer,
     ConnectFailed,
     DnsStatus,
+    Endpoint,
     MxAnswer,
     MxHost,
     TimedOut,
@@ -23,7 +24,7 @@ from mailcore.ports import (
 )
 from mailcore.reply import SmtpReply
 from tests.support.builders import DOMAIN, NODE, policy, row
-from tests.support.fakes import World, world
+from tests.support.fakes import ScriptedConnection, World, world
 from tests.workers.test_drain import drained
 from workers.engines.route import route_domains
 from workers.engines.settle import Rules
@@ -151,6 +152,26 @@ async def test_broken_tls_is_remembered_together() -> None:
     it.ledger.add(placed(it, 2))
     await send(it)
     assert it.receiver.endpoints[-1].tls is TlsMode.NONE
+
+
+async def test_a_fault_nobody_foresaw_costs_each_job_one_attempt_and_holds_up_nobody() -> None:
+    it = meeting({"mx1.test": (10, ("127.0.0.1",))})
+    it.ledger.add(placed(it, 2))
+    faults: list[Exception] = [UnicodeError("label too long"), KeyError("whatever")]
+    real = it.receiver.connect
+
+    async def connect(endpoint: Endpoint) -> ScriptedConnection:
+        if faults:
+            raise faults.pop()
+        return await real(endpoint)
+
+    it.receiver.connect = connect  # type: ignore[method-assign]
+    it.ledger.add(placed(it, 3))
+    await send(it)
+    assert sorted(it.ledger.kinds()) == ["deferred", "deferred", "delivered"]
+    told = {event.reply for event in it.ledger.events if event.kind == "deferred"}
+    assert told == {"451 4.3.0 an error of ours ended the attempt; it is in the log"}
+    assert it.shaper.cooled == []
 
 
 # ── ourselves ─────────────────────────────────────────────────────────────────────────────────
