@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import re
 import socket
 import ssl
 from dataclasses import replace
@@ -30,6 +31,8 @@ from mailio.tls_identity import TlsIdentity, Unproven, unproven
 # Linux's IP_BIND_ADDRESS_NO_PORT: choose the port at connect, so that one source address is not
 # limited to the 28,000 ephemeral ports in all, but per destination.
 _IP_BIND_ADDRESS_NO_PORT = 24
+# RFC 6066 §3: a host name, in ASCII (or an address, which is never told).
+_SAYABLE = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 _OUR_FAULTS = frozenset({errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EACCES, errno.EMFILE})
 
 
@@ -126,6 +129,7 @@ class SmtpConnector:
     ) -> None:
         demand, result = endpoint.demand, TlsResult.VALIDATION_FAILURE
         encrypted: asyncio.Transport | None = None
+        protocol.tls_begins()
         try:
             async with asyncio.timeout(self._timeouts.tls_s):
                 encrypted = await loop.start_tls(
@@ -149,15 +153,18 @@ class SmtpConnector:
             result, reason = exc.result, exc.reason
             if encrypted is not None:
                 encrypted.abort()
-        except (OSError, ssl.SSLError) as exc:
+        except (OSError, ssl.SSLError, ValueError) as exc:
             reason = f"the TLS handshake failed: {exc}"
         reply = SmtpReply.local(451, "4.7.5", reason)
         raise TlsFailed(reply, scope=Scope.HOST, stage="starttls", result=result)
 
 
 def _asked_name(endpoint: Endpoint) -> str:
-    """Return the name to ask the server for: with DANE the TLSA base domain (RFC 7672 §8.1)."""
-    demand = endpoint.demand
+    """Return the name to ask the server for: with DANE the TLSA base domain (RFC 7672 §8.1).
+
+    "" for what DNS has and no server can be called by: such a name cannot even be said.
+    """
+    demand, name = endpoint.demand, endpoint.host
     if demand is not None and demand.proof is Proof.TLSA:
-        return demand.names[0]
-    return endpoint.host
+        name = demand.names[0]
+    return name if _SAYABLE.fullmatch(name) else ""
