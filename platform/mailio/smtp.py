@@ -20,6 +20,7 @@ import ssl
 from dataclasses import replace
 
 from mailcore.outcome import Scope, TlsResult
+from mailcore.policy.words import TlsMode
 from mailcore.ports import ConnectFailed, Endpoint, TimedOut, TlsFailed
 from mailcore.reply import SmtpReply
 from mailcore.security import Proof
@@ -128,6 +129,7 @@ class SmtpConnector:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         demand, result = endpoint.demand, TlsResult.VALIDATION_FAILURE
+        is_opportunistic = endpoint.tls is TlsMode.OPPORTUNISTIC
         encrypted: asyncio.Transport | None = None
         protocol.tls_begins()
         try:
@@ -135,7 +137,7 @@ class SmtpConnector:
                 encrypted = await loop.start_tls(
                     transport,
                     protocol,
-                    self._identity.context_for(demand),
+                    self._identity.context_for(demand, is_opportunistic=is_opportunistic),
                     server_hostname=_asked_name(endpoint) or None,
                     ssl_handshake_timeout=self._timeouts.tls_s,
                 )

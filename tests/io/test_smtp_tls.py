@@ -155,6 +155,33 @@ async def test_without_a_demand_any_certificate_will_do(tmp_path: Path) -> None:
         assert await tried(shown, demand, tmp_path) == Proven(True)
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+async def test_tls_of_old_is_taken_where_the_other_choice_is_none_at_all(
+    version: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    context = self_signed(HOST).context(tmp_path)
+    context.minimum_version = context.maximum_version = version
+    context.set_ciphers("ALL:@SECLEVEL=0")
+
+    async def script(peer: Peer) -> None:
+        await peer.greet(("STARTTLS",))
+        await peer.hear_verb("STARTTLS")
+        peer.say("220 go")
+        await peer.start_tls(context)
+        await peer.hear_verb("EHLO")
+        peer.say("250 peer.test")
+        await peer.stall()
+
+    async with serving(script) as heard:
+        connector = SmtpConnector(PATIENT, confine_to_loopback=True)
+        connection = await connector.connect(endpoint(heard))
+        assert connection.session.tls_version == version.name.replace("_", ".")
+        await connection.close()
+        with pytest.raises(TlsFailed):
+            await connector.connect(endpoint(heard, TlsMode.REQUIRED))
+
+
 # --- DANE -----------------------------------------------------------------------------------------
 
 
