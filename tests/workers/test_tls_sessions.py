@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -19,10 +20,11 @@ from mailcore.ports import (
     StsAnswer,
     TlsaAnswer,
     TlsFailed,
+    WireMessage,
 )
 from mailcore.reply import SmtpReply
 from mailcore.security import CLEAR, Proof, Proven, StsMode, StsPolicy, Tlsa
-from tests.support.builders import NODE, SITE, policy, row
+from tests.support.builders import NODE, OK, SITE, policy, row
 from tests.support.fakes import World, world
 from tests.workers.test_drain import drained
 
@@ -41,6 +43,9 @@ class Policies:
     async def policy(self, domain: str) -> StsAnswer:
         self.asked.append(domain)
         return self.known.get(domain, StsAnswer())
+
+    async def at_hand(self, domain: str) -> StsAnswer | None:
+        return await self.policy(domain)
 
 
 def sts(mode: StsMode = StsMode.ENFORCE, *mx: str) -> StsAnswer:
@@ -348,6 +353,34 @@ async def test_policies_are_not_asked_for_message_by_message() -> None:
     await drained(it)
     assert it.ledger.kinds() == ["delivered"] * 100
     assert len(policies.asked) <= 2 * len(it.receiver.endpoints)
+
+
+async def test_a_slow_policy_host_holds_up_its_own_domain_alone() -> None:
+    others, rest = [f"r{n}@{PLAIN}" for n in range(1, 8)], asyncio.Event()
+
+    @dataclass
+    class Slow(Policies):
+        async def policy(self, domain: str) -> StsAnswer:
+            if domain == STS:
+                await rest.wait()
+            return await super().policy(domain)
+
+        async def at_hand(self, domain: str) -> StsAnswer | None:
+            return None if domain == STS and not rest.is_set() else await super().policy(domain)
+
+    it = one_site(limited(1), Slow({STS: sts()}))
+
+    def answer(message: WireMessage) -> SmtpReply:
+        if message.forward_paths == (others[-1],):
+            rest.set()
+        return OK
+
+    it.receiver.answer = answer  # type: ignore[method-assign]
+    recipients = [others[0], f"slow@{STS}", *others[1:]]
+    it.ledger.add(*(row(n, recipient=each) for n, each in enumerate(recipients, 1)))
+    await drained(it)
+    sent = [path for message in it.receiver.delivered for path in message.forward_paths]
+    assert sent == [*others, f"slow@{STS}"]
 
 
 # --- DNS that fails while sessions are open -------------------------------------------------------

@@ -16,7 +16,15 @@ from dataclasses import dataclass, field, replace
 from mailcore.outcome import SessionInfo, TlsPolicy, TlsResult
 from mailcore.policy.lookup import domain_tls_for
 from mailcore.policy.words import TlsMode
-from mailcore.ports import Connection, DnsStatus, MxAnswer, StsAnswer, TlsaAnswer, TlsDemand
+from mailcore.ports import (
+    Connection,
+    DnsStatus,
+    MxAnswer,
+    StsAnswer,
+    StsSource,
+    TlsaAnswer,
+    TlsDemand,
+)
 from mailcore.security import Level, Wish, demand_of_host, host_name, plan_wish
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Job
@@ -34,19 +42,29 @@ def asked_of(job: Job, ports: DeliverPorts) -> Asked:
 
 
 async def wish_of(job: Job, answer: MxAnswer, *, ports: DeliverPorts) -> Wish:
-    """Return what is asked for a job's domain whatever its host."""
+    """Return what is asked for a job's domain whatever its host; wait for its policy if need be."""
+    source = _policies(job, ports)
+    sts = StsAnswer() if source is None else await source.policy(job.row.recipient.domain)
+    return _wish(job, answer, sts, ports=ports)
+
+
+def _policies(job: Job, ports: DeliverPorts) -> StsSource | None:
+    """Return whom to ask for the MTA-STS policy of a job's domain, None if it does not count."""
+    policy = ports.policy.current()
+    node = policy.nodes.get(ports.node)
+    is_asked = domain_tls_for(policy, domain=job.row.recipient.domain) is None
+    is_asked = is_asked and job.tls is not TlsMode.NONE and (node is None or node.uses_mta_sts)
+    return ports.sts if is_asked else None
+
+
+def _wish(job: Job, answer: MxAnswer, sts: StsAnswer, *, ports: DeliverPorts) -> Wish:
     policy, domain = ports.policy.current(), job.row.recipient.domain
     node = policy.nodes.get(ports.node)
-    word = domain_tls_for(policy, domain=domain)
-    is_asked = word is None and (node is None or node.uses_mta_sts)
-    sts = StsAnswer()
-    if is_asked and ports.sts is not None and job.tls is not TlsMode.NONE:
-        sts = await ports.sts.policy(domain)
     return plan_wish(
         domain,
         mode=job.tls,
         need=job.row.tls_need,
-        word=word,
+        word=domain_tls_for(policy, domain=domain),
         sts=sts,
         is_mx_secure=answer.is_secure,
         uses_dane=node is None or node.uses_dane,
@@ -120,8 +138,12 @@ class Grounds:
         if answer.status is not DnsStatus.OK:
             # What the domain demands is not known: its own opening says what comes of that.
             return None
-        wish = await wish_of(job, answer, ports=ports)
-        demand = await demand_at(wish, self.host, ports=ports)
+        source = _policies(job, ports)
+        sts = StsAnswer() if source is None else await source.at_hand(job.row.recipient.domain)
+        if sts is None:
+            # Others of the session do not wait for this domain's web server.
+            return None
+        demand = await demand_at(_wish(job, answer, sts, ports=ports), self.host, ports=ports)
         proven = self.connection.proven
         if not proven.meets(demand) or (self.is_plain and demand.level is not Level.NONE):
             return None

@@ -41,6 +41,10 @@ class StsSource(Protocol):
         """Return a domain's policy that is in force, if it has one."""
         ...
 
+    async def at_hand(self, domain: str) -> StsAnswer | None:
+        """Return the same without waiting for a policy host: None while the file is fetched."""
+        ...
+
 
 class HostMemory(Protocol):
     """What the processes of a node remember of hosts that failed them. Raises nothing.
