@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -21,10 +22,11 @@ from mailcore.ports import (
     TimedOut,
     TlsFailed,
     TransportError,
+    WireMessage,
 )
 from mailcore.reply import SmtpReply
 from tests.support.builders import DOMAIN, NODE, policy, row
-from tests.support.fakes import ScriptedConnection, World, world
+from tests.support.fakes import OneTransaction, ScriptedConnection, World, world
 from tests.workers.test_drain import drained
 from workers.engines.route import route_domains
 from workers.engines.settle import Rules
@@ -305,6 +307,33 @@ async def test_each_way_to_greet_and_no_name_but_in_a_labels(
     await send(it)
     assert [endpoint.ehlo_name for endpoint in it.receiver.endpoints] == [name]
     assert it.ledger.kinds() == ["delivered"]
+
+
+async def test_a_session_greets_for_one_from_domain_and_carries_no_other() -> None:
+    base = policy(strategy=Strategy(1, "u", 1, 0, 0, 0.0, helo=HeloMode.FROM_DOMAIN))
+    it = world(base)
+    domains = ["one.test", "two.test"]
+    for n in range(1, 21):
+        name = domains[n % 2]
+        it.ledger.add(replace(row(n, recipient=f"{name}@{DOMAIN}"), header_from=name))
+    real, said = it.receiver.connect, set[tuple[str, str]]()
+
+    async def connect(endpoint: Endpoint) -> ScriptedConnection:
+        connection = await real(endpoint)
+        begin = connection.begin
+
+        def note(message: WireMessage, **rest: Any) -> OneTransaction:
+            said.add((endpoint.ehlo_name, message.forward_paths[0].partition("@")[0]))
+            return begin(message, **rest)
+
+        connection.begin = note  # type: ignore[method-assign]
+        return connection
+
+    it.receiver.connect = connect  # type: ignore[method-assign]
+    await send(it)
+    assert it.ledger.kinds() == ["delivered"] * 20
+    assert said == {(name, name) for name in domains}
+    assert len(it.receiver.endpoints) < 20
 
 
 async def test_a_source_of_ipv6_greets_with_its_address_as_the_rfc_writes_it() -> None:

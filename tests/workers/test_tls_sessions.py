@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field, replace
-
-import pytest
 
 from mailcore.bells import DrainBell, Path
 from mailcore.outcome import MailClass, RowState, Scope, TlsNeed, TlsResult
 from mailcore.policy.model import DomainTls, Node, PolicySnapshot, Strategy
-from mailcore.policy.words import DomainTlsLevel, TlsMode
+from mailcore.policy.words import DomainTlsLevel
 from mailcore.ports import (
     AddressAnswer,
     DnsStatus,
@@ -20,11 +17,10 @@ from mailcore.ports import (
     StsAnswer,
     TlsaAnswer,
     TlsFailed,
-    WireMessage,
 )
 from mailcore.reply import SmtpReply
 from mailcore.security import CLEAR, Proof, Proven, StsMode, StsPolicy, Tlsa
-from tests.support.builders import NODE, OK, SITE, policy, row
+from tests.support.builders import NODE, SITE, policy, row
 from tests.support.fakes import World, world
 from tests.workers.test_drain import drained
 
@@ -353,90 +349,3 @@ async def test_policies_are_not_asked_for_message_by_message() -> None:
     await drained(it)
     assert it.ledger.kinds() == ["delivered"] * 100
     assert len(policies.asked) <= 2 * len(it.receiver.endpoints)
-
-
-async def test_a_slow_policy_host_holds_up_its_own_domain_alone() -> None:
-    others, rest = [f"r{n}@{PLAIN}" for n in range(1, 8)], asyncio.Event()
-
-    @dataclass
-    class Slow(Policies):
-        async def policy(self, domain: str) -> StsAnswer:
-            if domain == STS:
-                await rest.wait()
-            return await super().policy(domain)
-
-        async def at_hand(self, domain: str) -> StsAnswer | None:
-            return None if domain == STS and not rest.is_set() else await super().policy(domain)
-
-    it = one_site(limited(1), Slow({STS: sts()}))
-
-    def answer(message: WireMessage) -> SmtpReply:
-        if message.forward_paths == (others[-1],):
-            rest.set()
-        return OK
-
-    it.receiver.answer = answer  # type: ignore[method-assign]
-    recipients = [others[0], f"slow@{STS}", *others[1:]]
-    it.ledger.add(*(row(n, recipient=each) for n, each in enumerate(recipients, 1)))
-    await drained(it)
-    sent = [path for message in it.receiver.delivered for path in message.forward_paths]
-    assert sent == [*others, f"slow@{STS}"]
-
-
-# --- DNS that fails while sessions are open -------------------------------------------------------
-
-
-def without_tls(it: World) -> None:
-    """Somebody on the way takes STARTTLS out of what the server says."""
-
-    def shown(endpoint: Endpoint) -> Proven:
-        if endpoint.tls is TlsMode.REQUIRED:
-            raise failed(TlsResult.NOT_OFFERED)
-        return CLEAR
-
-    it.receiver.tls = shown
-
-
-def taken(it: World) -> list[str]:
-    """Return the recipients whose mail was taken."""
-    return sorted(path for message in it.receiver.delivered for path in message.forward_paths)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        MxAnswer(DnsStatus.TEMPORARY, detail="SERVFAIL"),
-        MxAnswer(DnsStatus.NO_DOMAIN),
-        MxAnswer(DnsStatus.NULL_MX),
-    ],
-)
-async def test_no_open_session_takes_mail_whose_exchangers_cannot_be_had(answer: MxAnswer) -> None:
-    it = one_site(limited(1))
-    without_tls(it)
-    it.resolver.mxs[DANE] = answer
-    it.ledger.add(row(1, recipient=f"a@{PLAIN}"), row(2, recipient=f"b@{DANE}"))
-    await drained(it)
-    assert taken(it) == [f"a@{PLAIN}"]
-    assert it.ledger.kinds()[-1] != "delivered"
-
-
-@pytest.mark.parametrize("recipients", [[f"b@{DANE}"], [f"a@{PLAIN}", f"b@{DANE}"]])
-@pytest.mark.parametrize("status", [DnsStatus.TEMPORARY, DnsStatus.NO_DOMAIN])
-async def test_a_host_whose_addresses_are_gone_is_not_taken_for_one_without_records(
-    recipients: list[str], status: DnsStatus
-) -> None:
-    it = one_site(limited(1))
-    without_tls(it)
-    real, looks = it.resolver.addresses, list[str]()
-
-    async def addresses(host: str) -> AddressAnswer:
-        looks.append(host)
-        found = await real(host)
-        return found if len(looks) == 1 else AddressAnswer(status, detail="gone")
-
-    it.resolver.addresses = addresses  # type: ignore[method-assign]
-    it.ledger.add(*(row(n, recipient=each) for n, each in enumerate(recipients, 1)))
-    await drained(it)
-    assert taken(it) == recipients[:-1]
-    last = it.ledger.events[-1]
-    assert (last.kind, last.recipient_domain) == ("deferred", DANE)

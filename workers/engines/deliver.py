@@ -169,14 +169,14 @@ class Session:
             feed.landed(job)
             told.held_back(job.row)
             return False
-        if not await self._grounds.suits(job, ports=self._ports, memory=told.tls):
+        if not await self._grounds.suits(feed, job, ports=self._ports, memory=told.tls):
             if feed.closing:
                 feed.landed(job)
                 told.returned(job.row, delay_s=0.0)
             else:
                 # Its own session comes in the place of this one, which goes on for a while: mail
                 # of two kinds that takes turns must not cost a session each.
-                kind = asked_of(job, self._ports)
+                kind = asked_of(feed, job, self._ports)
                 self._unfit.add(kind)
                 feed.set_apart(job, kind)
                 self._most_sent = min(self._most_sent, self._sent + MOST_BESIDE)

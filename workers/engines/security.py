@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from mailcore.outcome import SessionInfo, TlsPolicy, TlsResult
 from mailcore.policy.lookup import domain_tls_for
-from mailcore.policy.words import TlsMode
+from mailcore.policy.words import HeloMode, TlsMode
 from mailcore.ports import (
     Connection,
     DnsStatus,
@@ -27,18 +27,20 @@ from mailcore.ports import (
 )
 from mailcore.security import Level, Wish, demand_of_host, host_name, plan_wish
 from workers.engines.context import DeliverPorts
-from workers.engines.feed import Job
+from workers.engines.feed import Feed, Job
 from workers.engines.tls_memory import TlsMemory
 
-# Domain, what its message and its path ask for, and the policy they were asked under.
-Asked = tuple[str, str, int, int]
+# Domain, what its message and its path ask for, the policy they were asked under, and as whom its
+# sender greets, where that is not the same for all of a path.
+Asked = tuple[str, str, int, int, str]
 
 
-def asked_of(job: Job, ports: DeliverPorts) -> Asked:
-    """Return all that a job's demand depends on, but for what DNS says."""
+def asked_of(feed: Feed, job: Job, ports: DeliverPorts) -> Asked:
+    """Return all that a job's session depends on, but for what DNS says."""
     row = job.row
     revision = ports.policy.current().revision
-    return row.recipient.domain, job.tls.value, row.tls_need.value, revision
+    greets_as = job.domain if feed.strategy.helo is HeloMode.FROM_DOMAIN else ""
+    return row.recipient.domain, job.tls.value, row.tls_need.value, revision, greets_as
 
 
 async def wish_of(job: Job, answer: MxAnswer, *, ports: DeliverPorts) -> Wish:
@@ -116,12 +118,14 @@ class Grounds:
     may_carry: dict[Asked, tuple[str, str]] = field(default_factory=dict)
     is_relay: bool = False
 
-    async def suits(self, job: Job, *, ports: DeliverPorts, memory: TlsMemory) -> bool:
+    async def suits(self, feed: Feed, job: Job, *, ports: DeliverPorts, memory: TlsMemory) -> bool:
         """Whether a job may travel in this session; its events are given their words."""
+        asked = asked_of(feed, job, ports)
+        if asked[-1] not in ("", self.connection.session.ehlo_name):
+            return False
         if self.is_relay:
             job.tls_words = TlsPolicy.OPERATOR.value, self.fallback
             return job.tls is not TlsMode.REQUIRED or self.connection.proven.is_encrypted
-        asked = asked_of(job, ports)
         words = self.may_carry.get(asked)
         if words is None:
             words = await self._weigh(job, ports=ports, memory=memory)
@@ -134,6 +138,9 @@ class Grounds:
     async def _weigh(
         self, job: Job, *, ports: DeliverPorts, memory: TlsMemory
     ) -> tuple[str, str] | None:
+        if job.wire.requires_tls and not self.connection.takes_requiretls:
+            # Another host may: its own opening looks for one.
+            return None
         answer = await ports.resolver.mx(job.row.recipient.domain)
         if answer.status is not DnsStatus.OK:
             # What the domain demands is not known: its own opening says what comes of that.

@@ -139,6 +139,11 @@ class Connection(Protocol):
         ...
 
     @property
+    def takes_requiretls(self) -> bool:
+        """Whether the server passes on what a message asks of TLS (RFC 8689)."""
+        ...
+
+    @property
     def most_recipients(self) -> int:
         """How many recipients a transaction may have; 0 if the server set no limit.
 
