@@ -23,15 +23,17 @@ from mailcore.ports import (
 )
 from mailcore.reply import SmtpReply
 from mailcore.security import CLEAR, Proven
-from tests.support.builders import NODE, OK, row
+from tests.support.builders import NODE, OK, SITE, row
+from tests.support.fake_sources import RunningClock
 from tests.support.fakes import ScriptedConnection, World
-from tests.workers.test_drain import drained
+from tests.workers.test_drain import BELL, drained, running
 from tests.workers.test_tls_sessions import (
     DANE,
     EE,
     PLAIN,
     STS,
     Policies,
+    broken,
     failed,
     honest,
     impostor,
@@ -39,6 +41,7 @@ from tests.workers.test_tls_sessions import (
     one_site,
     sts,
 )
+from workers.engines.tls_memory import BROKEN_S, UNMET_S, TlsMemory
 
 
 def without_tls(it: World) -> None:
@@ -200,3 +203,46 @@ async def test_a_host_whose_addresses_are_gone_is_not_taken_for_one_without_reco
     assert taken(it) == recipients[:-1]
     last = it.ledger.events[-1]
     assert (last.kind, last.recipient_domain) == ("deferred", DANE)
+
+
+# --- what is remembered runs out ------------------------------------------------------------------
+
+
+class SetClock(RunningClock):
+    """A clock that a test moves."""
+
+    passed_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.passed_s
+
+
+def test_what_failed_is_forgotten_in_its_time() -> None:
+    clock = SetClock()
+    memory, error = TlsMemory(clock), failed(TlsResult.NOT_OFFERED)
+    memory.note_broken(SITE, "validation-failure")
+    memory.note_unmet((DANE, 1), error)
+    clock.passed_s = UNMET_S - 1
+    assert (memory.broken(SITE), memory.unmet((DANE, 1))) == ("validation-failure", error)
+    clock.passed_s = BROKEN_S - 1
+    assert (memory.broken(SITE), memory.unmet((DANE, 1))) == ("validation-failure", None)
+    clock.passed_s = BROKEN_S
+    assert memory.broken(SITE) == ""
+
+
+async def test_tls_is_tried_again_when_its_failure_is_forgotten() -> None:
+    it, clock = one_site(limited(1)), SetClock()
+    it.receiver.tls = broken
+    async with running(it) as (dispatcher, settler):
+        dispatcher.tls._clock = clock
+        for number, passed_s in enumerate((0.0, BROKEN_S - 1, BROKEN_S), 1):
+            clock.passed_s = passed_s
+            # The store of the node's processes forgets by itself.
+            it.hosts.broken_tls.clear()
+            it.ledger.add(row(number, recipient=f"r{number}@{PLAIN}"))
+            await dispatcher.ring(BELL)
+            it.receiver.tls = broken if number == 1 else honest
+        await settler.flush()
+    ways = [endpoint.tls.value for endpoint in it.receiver.endpoints]
+    assert ways == ["opportunistic", "none", "none", "opportunistic"]
+    assert [e.tls_version for e in it.ledger.events] == ["", "", "TLSv1.3"]
