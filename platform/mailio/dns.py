@@ -223,13 +223,8 @@ class DnsResolver:
             detail = f"{domain} takes no mail (null MX)"
             return MxAnswer(DnsStatus.NULL_MX, ttl_s=records.ttl_s, detail=detail)
         hosts.sort(key=lambda host: (host.preference, host.name))
-        return MxAnswer(
-            DnsStatus.OK,
-            tuple(hosts),
-            records.ttl_s,
-            is_secure=records.is_secure,
-            canonical=records.canonical,
-        )
+        answer = MxAnswer(DnsStatus.OK, tuple(hosts), records.ttl_s, is_secure=records.is_secure)
+        return replace(answer, canonical=records.canonical)
 
     async def _implicit_mx(self, domain: str, records: _Records) -> MxAnswer:
         found = await self.addresses(domain)
@@ -237,14 +232,8 @@ class DnsResolver:
             ttl_s = min(found.ttl_s, records.ttl_s)
             is_secure = records.is_secure and found.is_secure
             hosts = (MxHost(0, domain),)
-            return MxAnswer(
-                DnsStatus.OK,
-                hosts,
-                ttl_s,
-                is_implicit=True,
-                is_secure=is_secure,
-                canonical=found.canonical,
-            )
+            own = MxAnswer(DnsStatus.OK, hosts, ttl_s, is_implicit=True, is_secure=is_secure)
+            return replace(own, canonical=found.canonical)
         if found.status is DnsStatus.NO_DATA:
             detail = f"{domain} has neither MX nor address"
             return MxAnswer(DnsStatus.NO_DATA, ttl_s=records.ttl_s, detail=detail)
