@@ -80,17 +80,23 @@ class TlsIdentity:
     ) -> None:
         self._now = now
         self._ca_file = ca_file
-        self._open = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._open.check_hostname = False
-        self._open.verify_mode = ssl.CERT_NONE
+        self._open = _unchecked()
+        # Encryption of old is better than none, where none is the other choice (RFC 7435).
+        self._any = _unchecked()
+        self._any.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        self._any.set_ciphers("DEFAULT:!aNULL:!eNULL:@SECLEVEL=0")
         self._pkix: ssl.SSLContext | None = None
         if ca_file:
             # Read at once: a file that is not there must stop the process, not its mail.
             self._pkix = pkix_context(ca_file)
 
-    def context_for(self, demand: TlsDemand | None) -> ssl.SSLContext:
-        """Return what to shake hands with."""
-        if demand is None or demand.proof is not Proof.PKIX:
+    def context_for(
+        self, demand: TlsDemand | None, *, is_opportunistic: bool = False
+    ) -> ssl.SSLContext:
+        """Return what to shake hands with; `is_opportunistic`: the mail goes in clear otherwise."""
+        if demand is None or demand.proof is Proof.NONE:
+            return self._any if is_opportunistic else self._open
+        if demand.proof is not Proof.PKIX:
             return self._open
         if self._pkix is None:
             self._pkix = pkix_context(self._ca_file)
@@ -106,7 +112,7 @@ class TlsIdentity:
         try:
             if demand.proof is Proof.PKIX:
                 return Proven(is_encrypted=True, names=frozenset(_named(chain[0], demand.names)))
-            return Proven(is_encrypted=True, tlsa=frozenset(self._matched(chain, demand)))
+            return self._matched(chain, demand)
         except _NOT_OURS as exc:
             # Of many odd things in a certificate one is met only when it is read.
             reason = f"the certificate cannot be read: {type(exc).__name__}"
@@ -114,20 +120,24 @@ class TlsIdentity:
 
     # -- DANE
 
-    def _matched(self, chain: Sequence[_Shown], demand: TlsDemand) -> list[Tlsa]:
-        """Return the records that stand for this chain."""
+    def _matched(self, chain: Sequence[_Shown], demand: TlsDemand) -> Proven:
+        """Return the records that stand for this chain, and below an authority the names."""
         found = [each for each in demand.tlsa if each.usage == TlsaUsage.DANE_EE]
         found = [each for each in found if _means(each, chain[0])]
         if found:
-            return found
+            return Proven(is_encrypted=True, tlsa=frozenset(found))
         problem: Unproven | None = None
         for record in demand.tlsa:
             if record.usage != TlsaUsage.DANE_TA:
                 continue
             try:
                 if self._leads_to(record, chain):
-                    _named(chain[0], demand.names)
-                    return [record]
+                    names = _named(chain[0], demand.names)
+                    return Proven(
+                        is_encrypted=True,
+                        tlsa=frozenset({record}),
+                        tlsa_names=frozenset(names),
+                    )
             except Unproven as exc:
                 problem = exc
         reason = "no TLSA record means the certificate of the server or of one who issued it"
@@ -176,6 +186,13 @@ class TlsIdentity:
         if now < certificate.not_valid_before_utc:
             subject = certificate.subject.rfc4514_string()
             raise Unproven(TlsResult.NOT_TRUSTED, f"the certificate of {subject} is not yet valid")
+
+
+def _unchecked() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def pkix_context(ca_file: str = "") -> ssl.SSLContext:

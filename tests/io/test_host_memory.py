@@ -8,7 +8,13 @@ from collections.abc import AsyncIterator
 import pytest
 import redis
 
-from mailcore.routing.hosts import DEAD_FIRST_S, FORGET_DEAD_S, NOTHING_KNOWN, KnownHosts
+from mailcore.routing.hosts import (
+    BROKEN_TLS_S,
+    DEAD_FIRST_S,
+    FORGET_DEAD_S,
+    NOTHING_KNOWN,
+    KnownHosts,
+)
 from mailio.host_memory import RedisHostMemory
 from tests.support.stack import redis_url
 
@@ -86,6 +92,19 @@ async def test_what_fails_at_once_is_remembered_all(
     await asyncio.gather(*(one.note_dead(SOURCE, each, failures=1) for each in many))
     known = await other.known(SOURCE, hosts=[], addresses=many)
     assert known.dead == set(many)
+
+
+async def test_broken_tls_is_remembered_for_an_hour_and_no_longer(
+    two: tuple[RedisHostMemory, RedisHostMemory], url: str
+) -> None:
+    one, other = two
+    await one.note_broken_tls("mx1.test")
+    with redis.Redis.from_url(url) as store:
+        (key,) = store.scan_iter("pf:hosts:n1:tls:*")
+        left_ms = int(store.pttl(key))
+        assert (BROKEN_TLS_S - 60) * 1000 < left_ms <= BROKEN_TLS_S * 1000
+        store.delete(key)
+    assert await look(other) == NOTHING_KNOWN
 
 
 async def test_nothing_asked_is_nothing_known(

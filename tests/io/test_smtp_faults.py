@@ -120,6 +120,10 @@ def _of_opening(step: Step, fault: Fault) -> tuple[str, ...]:
         return FINE, FINE
     if step is Step.HANDSHAKE:
         return ("TlsFailed starttls host",)
+    is_busy = step is Step.EHLO_TLS and fault in (Fault.REFUSE_4, Fault.CLOSING)
+    if step in (Step.STARTTLS, Step.EHLO_TLS) and fault is not Fault.TWICE and not is_busy:
+        # In clear it may work, so it is told as a fault of TLS.
+        return (f"TlsFailed {told} host",)
     if fault in STALLS or fault is Fault.LOST:
         return (f"TimedOut {told} host",)
     if fault is Fault.TWICE and step is Step.STARTTLS:
@@ -218,6 +222,7 @@ def _timeouts(cell: Cell) -> Timeouts:
     """Hurry only where the client must run out of patience."""
     text = " ".join(word for told in expected(*cell) for word in told)
     hasty = {step for step in HASTY if f"TimedOut {TOLD.get(step, step.value)} " in text}
+    hasty |= {cell[0]} & set(HASTY) if cell[1] is Fault.LOST and "TlsFailed" in text else set()
     if cell[0] is Step.CONTENT or cell[1] in STALLS:
         hasty = {cell[0]} & set(HASTY) if "TimedOut" in text or "TlsFailed" in text else set()
     return replace(Timeouts(quit_s=0.2), **{f"{HASTY[step]}_s": HASTE_S for step in hasty})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,15 +16,17 @@ from mailcore.ports import (
     AddressAnswer,
     ConnectFailed,
     DnsStatus,
+    Endpoint,
     MxAnswer,
     MxHost,
     TimedOut,
     TlsFailed,
     TransportError,
+    WireMessage,
 )
 from mailcore.reply import SmtpReply
 from tests.support.builders import DOMAIN, NODE, policy, row
-from tests.support.fakes import World, world
+from tests.support.fakes import OneTransaction, ScriptedConnection, World, world
 from tests.workers.test_drain import drained
 from workers.engines.route import route_domains
 from workers.engines.settle import Rules
@@ -151,6 +154,26 @@ async def test_broken_tls_is_remembered_together() -> None:
     it.ledger.add(placed(it, 2))
     await send(it)
     assert it.receiver.endpoints[-1].tls is TlsMode.NONE
+
+
+async def test_a_fault_nobody_foresaw_costs_each_job_one_attempt_and_holds_up_nobody() -> None:
+    it = meeting({"mx1.test": (10, ("127.0.0.1",))})
+    it.ledger.add(placed(it, 2))
+    faults: list[Exception] = [UnicodeError("label too long"), KeyError("whatever")]
+    real = it.receiver.connect
+
+    async def connect(endpoint: Endpoint) -> ScriptedConnection:
+        if faults:
+            raise faults.pop()
+        return await real(endpoint)
+
+    it.receiver.connect = connect  # type: ignore[method-assign]
+    it.ledger.add(placed(it, 3))
+    await send(it)
+    assert sorted(it.ledger.kinds()) == ["deferred", "deferred", "delivered"]
+    told = {event.reply for event in it.ledger.events if event.kind == "deferred"}
+    assert told == {"451 4.3.0 an error of ours ended the attempt; it is in the log"}
+    assert it.shaper.cooled == []
 
 
 # ── ourselves ─────────────────────────────────────────────────────────────────────────────────
@@ -358,6 +381,33 @@ async def test_each_way_to_greet_and_no_name_but_in_a_labels(
     await send(it)
     assert [endpoint.ehlo_name for endpoint in it.receiver.endpoints] == [name]
     assert it.ledger.kinds() == ["delivered"]
+
+
+async def test_a_session_greets_for_one_from_domain_and_carries_no_other() -> None:
+    base = policy(strategy=Strategy(1, "u", 1, 0, 0, 0.0, helo=HeloMode.FROM_DOMAIN))
+    it = world(base)
+    domains = ["one.test", "two.test"]
+    for n in range(1, 21):
+        name = domains[n % 2]
+        it.ledger.add(replace(row(n, recipient=f"{name}@{DOMAIN}"), header_from=name))
+    real, said = it.receiver.connect, set[tuple[str, str]]()
+
+    async def connect(endpoint: Endpoint) -> ScriptedConnection:
+        connection = await real(endpoint)
+        begin = connection.begin
+
+        def note(message: WireMessage, **rest: Any) -> OneTransaction:
+            said.add((endpoint.ehlo_name, message.forward_paths[0].partition("@")[0]))
+            return begin(message, **rest)
+
+        connection.begin = note  # type: ignore[method-assign]
+        return connection
+
+    it.receiver.connect = connect  # type: ignore[method-assign]
+    await send(it)
+    assert it.ledger.kinds() == ["delivered"] * 20
+    assert said == {(name, name) for name in domains}
+    assert len(it.receiver.endpoints) < 20
 
 
 async def test_a_source_of_ipv6_greets_with_its_address_as_the_rfc_writes_it() -> None:

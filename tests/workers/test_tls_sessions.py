@@ -26,6 +26,7 @@ from tests.support.fakes import World, world
 from tests.workers.test_drain import drained
 
 EE = Tlsa(3, 1, 1, b"e" * 32)
+TA = Tlsa(2, 0, 1, b"t" * 32)
 DANE, STS, PLAIN = "dane.test", "sts.test", "plain.test"
 
 
@@ -40,6 +41,9 @@ class Policies:
         self.asked.append(domain)
         return self.known.get(domain, StsAnswer())
 
+    async def at_hand(self, domain: str) -> StsAnswer | None:
+        return await self.policy(domain)
+
 
 def sts(mode: StsMode = StsMode.ENFORCE, *mx: str) -> StsAnswer:
     return StsAnswer(StsPolicy(STS, "1", mode, mx or (SITE,), 86400))
@@ -51,12 +55,13 @@ def failed(result: TlsResult) -> TlsFailed:
 
 
 def honest(endpoint: Endpoint) -> Proven:
-    """A server that proves whatever it is asked for."""
+    """A server that proves whatever it is asked for, with a certificate for its host alone."""
     demand = endpoint.demand
     if demand is None or demand.proof is Proof.NONE:
         return Proven(True)
     if demand.proof is Proof.TLSA:
-        return Proven(True, tlsa=frozenset(demand.tlsa))
+        names = frozenset(demand.names[:1])
+        return Proven(True, tlsa=frozenset(demand.tlsa), tlsa_names=names)
     return Proven(True, names=frozenset(demand.names[:1]))
 
 
@@ -124,6 +129,28 @@ async def test_a_session_that_proved_more_carries_those_who_ask_for_less() -> No
     await drained(it)
     assert it.ledger.kinds() == ["delivered"] * 11
     assert proofs(it) == [Proof.TLSA]
+
+
+async def test_a_certificate_for_one_domain_below_an_authority_carries_no_mail_of_another() -> None:
+    it = one_site(limited(1))
+    it.resolver.mxs[PLAIN] = it.resolver.mxs[DANE]
+    it.resolver.tlsas[SITE] = TlsaAnswer(DnsStatus.OK, (TA,), is_secure=True)
+
+    def shown(endpoint: Endpoint) -> Proven:
+        """A server that has a certificate of the authority, for one of the domains."""
+        demand = endpoint.demand
+        if demand is None or PLAIN not in demand.names:
+            raise failed(TlsResult.WRONG_HOST)
+        return Proven(True, tlsa=frozenset(demand.tlsa), tlsa_names=frozenset({PLAIN}))
+
+    it.receiver.tls = shown
+    it.ledger.add(row(1, recipient=f"a@{PLAIN}"), row(2, recipient=f"b@{DANE}"))
+    await drained(it)
+    assert [m.forward_paths for m in it.receiver.delivered] == [(f"a@{PLAIN}",)]
+    assert {(e.recipient_domain, e.tls_result) for e in it.ledger.events} == {
+        (PLAIN, ""),
+        (DANE, "certificate-host-mismatch"),
+    }
 
 
 async def test_many_sessions_and_two_kinds_of_mail_neither_spin_nor_starve() -> None:

@@ -42,6 +42,7 @@ WITHHELD_S = 1.0
 MOST_RECIPIENTS = 100
 # How many messages more a session sends when others wait that it cannot carry.
 MOST_BESIDE = 20
+OUR_FAULT = SmtpReply.local(451, "4.3.0", "an error of ours ended the attempt; it is in the log")
 _TOO_MANY = frozenset({EnhancedStatus(4, 5, 3), None})
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,11 @@ async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
             told.path_failed(feed, job, error)
             if error.scope is not Scope.MESSAGE:
                 return
+        except Exception:
+            # Nobody foresaw it: without an outcome the job would be the first again, for ever.
+            log.exception("a session was not opened, by a fault of ours")
+            fault = TransportError(OUR_FAULT, scope=Scope.MESSAGE, stage="connect")
+            told.path_failed(feed, job, fault)
     told.path_works(feed)
     feed.ready_sessions += 1
     try:
@@ -163,14 +169,14 @@ class Session:
             feed.landed(job)
             told.held_back(job.row)
             return False
-        if not await self._grounds.suits(job, ports=self._ports, memory=told.tls):
+        if not await self._grounds.suits(feed, job, ports=self._ports, memory=told.tls):
             if feed.closing:
                 feed.landed(job)
                 told.returned(job.row, delay_s=0.0)
             else:
                 # Its own session comes in the place of this one, which goes on for a while: mail
                 # of two kinds that takes turns must not cost a session each.
-                kind = asked_of(job, self._ports)
+                kind = asked_of(feed, job, self._ports)
                 self._unfit.add(kind)
                 feed.set_apart(job, kind)
                 self._most_sent = min(self._most_sent, self._sent + MOST_BESIDE)
@@ -305,12 +311,11 @@ class Session:
     def _give_up(self, job: Job) -> None:
         """End an attempt that broke on our side; no dot is sent for it from here on."""
         self._feed.landed(job)
-        text = "an error of ours ended the attempt; it is in the log"
         outcome = put_off(
             self._feed,
             job.row,
             scope=Scope.MESSAGE,
-            reply=SmtpReply.local(451, "4.3.0", text),
+            reply=OUR_FAULT,
             stage="dot" if job.is_dotted else "mail",
             now=self._ports.clock.now(),
             session=told_of(self._connection.session, job),

@@ -22,7 +22,7 @@ from mailcore.bells import DrainBell, Path
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass, Outcome, Scope, Verdict
 from mailcore.policy.model import PolicySnapshot
-from mailcore.ports import LoopsBack, StoreUnavailable, TransportError
+from mailcore.ports import StoreUnavailable, TransportError, Undeliverable
 from mailcore.shaping.strategy import rate_of
 from workers.engines.claim import Claimer
 from workers.engines.context import DeliverPorts
@@ -364,7 +364,7 @@ class Dispatcher:
             told = put_off(
                 feed, row, scope=error.scope, reply=reply, stage=stage, now=now, session=session
             )
-            if isinstance(error, LoopsBack):
+            if isinstance(error, Undeliverable):
                 told = replace(told, verdict=Verdict.BOUNCED)
             self.outcome(told, row)
         if not is_alone:

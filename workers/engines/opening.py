@@ -21,19 +21,30 @@ from mailcore.ports import (
     TlsDemand,
     TlsFailed,
     TransportError,
+    Undeliverable,
 )
 from mailcore.reply import SmtpReply
-from mailcore.security import Level, Proof
+from mailcore.security import Level, Proof, host_name
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job
 from workers.engines.relaying import open_relay_session
-from workers.engines.security import NOT_OFFERED, Grounds, asked_of, demand_at, tested, wish_of
+from workers.engines.security import (
+    NOT_OFFERED,
+    Asked,
+    Grounds,
+    asked_of,
+    demand_at,
+    tested,
+    wants_requiretls,
+    wish_of,
+)
 from workers.engines.targets import (
     Target,
     Targets,
     is_of_domain_alone,
     note_alive,
     note_failure,
+    refusal,
 )
 from workers.engines.told import Told
 
@@ -59,17 +70,21 @@ async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told)
         return await open_relay_session(feed, job, job.relay, ehlo_name=ehlo_name, ports=ports)
     domain = job.row.recipient.domain
     answer = await ports.resolver.mx(domain)
-    if answer.status is not DnsStatus.OK:
-        # About this domain alone: the others of the site have answers of their own.
+    # About this domain alone: the others of the site have answers of their own.
+    if answer.status is DnsStatus.TEMPORARY:
         reply = SmtpReply.local(451, "4.4.3", f"{domain}: {answer.detail or answer.status.value}")
         raise ConnectFailed(reply, scope=Scope.MESSAGE, stage="dns")
-    asked = asked_of(job, ports)
+    if answer.status is not DnsStatus.OK:
+        raise Undeliverable(refusal(domain, answer.status), scope=Scope.MESSAGE, stage="dns")
+    asked = asked_of(feed, job, ports)
     known = told.tls.unmet(asked)
     if known is not None:
         raise known.with_traceback(None)
-    unmet: list[TlsFailed] = []
+    unmet: list[TransportError] = []
     try:
-        return await _first_that_works(feed, job, answer, unmet, ports=ports, told=told)
+        return await _first_that_works(feed, job, answer, asked, unmet, ports=ports, told=told)
+    except Undeliverable:
+        raise
     except TransportError as error:
         if not unmet:
             if await is_of_domain_alone(feed, job, answer, error, ports=ports):
@@ -89,7 +104,8 @@ async def _first_that_works(
     feed: Feed,
     job: Job,
     answer: MxAnswer,
-    unmet: list[TlsFailed],
+    asked: Asked,
+    unmet: list[TransportError],
     *,
     ports: DeliverPorts,
     told: Told,
@@ -99,8 +115,12 @@ async def _first_that_works(
     wish = await wish_of(job, answer, ports=ports)
     error: TransportError | None = None
     targets = Targets(feed, domain, answer, ports=ports)
+    own = {host_name(host.name) for host in answer.hosts}
+    lacking: set[str] = set()
     tried = 0
     while tried < MOST_ADDRESSES and (target := await targets.next()) is not None:
+        if host_name(target.host) in lacking:
+            continue
         demand = await demand_at(wish, target.host, ports=ports)
         if demand.refusal:
             error = _refused(target.host, demand)
@@ -108,7 +128,7 @@ async def _first_that_works(
             continue
         tried += 1
         try:
-            grounds = await _connect(feed, job, target, demand, ports=ports, told=told)
+            grounds = await _connect(feed, job, target, demand, asked, ports=ports, told=told)
         except TransportError as exc:
             error = exc
             if isinstance(exc, TlsFailed) and demand.is_strict:
@@ -116,7 +136,13 @@ async def _first_that_works(
             await note_failure(feed, target, exc, ports=ports)
         else:
             await note_alive(feed, target, grounds.connection, ports=ports)
-            return grounds
+            connection = grounds.connection
+            if connection.takes_requiretls or not wants_requiretls(job):
+                return grounds
+            lacking.add(host_name(target.host))
+            error = _lacks_requiretls(grounds, asked, is_everywhere=lacking >= own)
+            unmet.append(error)
+            await connection.close()
     raise error or targets.none_left()
 
 
@@ -125,6 +151,7 @@ async def _connect(
     job: Job,
     target: Target,
     demand: TlsDemand,
+    asked: Asked,
     *,
     ports: DeliverPorts,
     told: Told,
@@ -164,7 +191,8 @@ async def _connect(
         if not connection.proven.is_encrypted and not is_plain:
             fallback = result or NOT_OFFERED
         grounds = Grounds(connection, host, fallback, is_plain)
-        grounds.may_carry[asked_of(job, ports)] = grounds.words(demand, result)
+        # Under the policy it was asked for: of what came meanwhile nothing is known here.
+        grounds.may_carry[asked] = grounds.words(demand, result)
         return grounds
     raise AssertionError("a demand leaves one way at least")
 
@@ -199,6 +227,22 @@ def _refused(host: str, demand: TlsDemand) -> TlsFailed:
     result = TlsResult(demand.result)
     error = TlsFailed(reply, scope=Scope.MESSAGE, stage="starttls", result=result)
     error.session = SessionInfo(host, tls_policy=demand.by.value, tls_result=demand.result)
+    return error
+
+
+def _lacks_requiretls(grounds: Grounds, asked: Asked, *, is_everywhere: bool) -> TransportError:
+    """Return what a host without the extension means (RFC 8689 §4.2.1: every other is tried)."""
+    text = f"the message asks for REQUIRETLS and {grounds.host} offers none"
+    error: TransportError
+    if is_everywhere:
+        reply = SmtpReply.local(550, "5.7.30", f"{text}, nor does any other host of the domain")
+        error = Undeliverable(reply, scope=Scope.MESSAGE, stage="ehlo")
+    else:
+        reply = SmtpReply.local(451, "4.7.30", f"{text}; not every other host could be asked")
+        error = ConnectFailed(reply, scope=Scope.MESSAGE, stage="ehlo")
+    policy, result = grounds.may_carry[asked]
+    session = grounds.connection.session
+    error.session = replace(session, tls_policy=policy, tls_result=result)
     return error
 
 

@@ -1,8 +1,8 @@
 """The addresses a session for a domain may go to, in the order to try them.
 
 Takes    a feed (its source), a domain and its MX answer
-Gives    Targets: `next`, `none_left`; Target; ourselves; is_of_domain_alone;
-         note_failure, note_alive
+Gives    Targets: `next`, `none_left`; Target; ourselves; loops_back, refusal;
+         is_of_domain_alone; note_failure, note_alive
 Raises   nothing: `none_left` returns the error that says why there was nothing to try
 Follows  RFC 5321 §5.1 (by preference, equal ones shuffled, every address of each; not back to us)
 
@@ -69,6 +69,15 @@ def ourselves(ports: DeliverPorts) -> Ourselves:
 def loops_back(domain: str) -> SmtpReply:
     """Return our answer for a domain whose mail would come to ourselves."""
     return SmtpReply.local(554, "5.4.6", f"mail for {domain} loops back to us")
+
+
+def refusal(domain: str, status: DnsStatus) -> SmtpReply:
+    """Return our answer for a domain that takes no mail (RFC 7505 §4, RFC 3463)."""
+    if status is DnsStatus.NULL_MX:
+        return SmtpReply.local(556, "5.1.10", f"{domain} accepts no mail (null MX)")
+    if status is DnsStatus.NO_DOMAIN:
+        return SmtpReply.local(550, "5.1.2", f"the domain {domain} does not exist")
+    return SmtpReply.local(550, "5.1.2", f"{domain} has neither MX nor address")
 
 
 class Targets:

@@ -49,7 +49,8 @@ class MxHost:
 class MxAnswer:
     """Where a domain's mail goes. An implicit MX (RFC 5321 §5.1) is one host of preference 0.
 
-    `is_secure`: the resolver says that it checked the answer by DNSSEC.
+    `is_secure`: the resolver says that it checked the answer by DNSSEC. `canonical` is the domain
+    behind the aliases.
     """
 
     status: DnsStatus
@@ -58,6 +59,7 @@ class MxAnswer:
     is_implicit: bool = False
     detail: str = ""
     is_secure: bool = False
+    canonical: str = ""
 
 
 @dataclass(frozen=True, slots=True)
