@@ -1,6 +1,7 @@
 """A transaction on the wire, how long each step may take, and what a server did not bear.
 
-Gives    Timeouts, ChunkingMemory, SmtpTransaction (a `mailcore.ports.WireTransaction`), fail_future
+Gives    Timeouts, ChunkingMemory, SmtpTransaction (a `mailcore.ports.WireTransaction`), KINDS
+         (what a fault is raised as), fail_future
 Follows  RFC 5321 §4.5.3.2 (timeouts)
 """
 
@@ -11,8 +12,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from mailcore.ports import RecipientReply, TransportError, WireMessage
-from mailcore.transaction import Stage, Transaction
+from mailcore.ports import (
+    ConnectFailed,
+    Disconnected,
+    RecipientReply,
+    TlsFailed,
+    TransportError,
+    WireMessage,
+)
+from mailcore.transaction import FaultKind, Stage, Transaction
+
+KINDS: dict[FaultKind, type[TransportError]] = {
+    FaultKind.REFUSED: ConnectFailed,
+    FaultKind.TLS: TlsFailed,
+    FaultKind.BROKEN: Disconnected,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from mailcore.transaction import (
     Done,
     Failed,
     SendContent,
+    Stage,
     Step,
     Transaction,
     WireMessage,
@@ -188,18 +190,47 @@ def test_a_reply_that_comes_twice_delivers_nothing_that_was_not_taken(
     assert not any(fault.startswith("no command") for fault in server.wrong)
 
 
-class Stammering(ModelServer):
-    """Says one of its replies twice."""
+@settings(max_examples=150)
+@given(plans(SOUND), OFFERS, st.integers(2, 20), st.booleans(), st.data())
+def test_a_reply_too_many_or_too_few_bounces_nobody_who_was_not_refused(
+    chain: list[Plan], offers: tuple[str, ...], which: int, is_lost: bool, data: st.DataObject
+) -> None:
+    # The answer to a MAIL may be taken for that of the content before it, if that was lost; and
+    # 552 is another word at DATA than at RCPT.
+    chain = [
+        replace(plan, mail=250, rcpts=tuple(450 if code == 552 else code for code in plan.rcpts))
+        for plan in chain
+    ]
+    server = Stammering(chain, offers, doubled=which, is_lost=is_lost)
+    wire, transactions = carried(server, chain, data)
+    # What is awaited now does not come.
+    wire.dialogue.is_in_doubt |= wire.dialogue.awaits is not Stage.DOT
+    wire.dialogue.break_off()
+    for transaction, plan in zip(transactions, chain, strict=True):
+        for known, code in zip(
+            transaction.verdicts, plan.expected(is_chunked="CHUNKING" in offers), strict=True
+        ):
+            if known is not None and known.reply.is_permanent and known.stage != "mail":
+                assert code >= 500
 
-    def __init__(self, chain: list[Plan], offers: tuple[str, ...], *, doubled: int) -> None:
+
+class Stammering(ModelServer):
+    """Says one of its replies twice, or loses it."""
+
+    def __init__(
+        self, chain: list[Plan], offers: tuple[str, ...], *, doubled: int, is_lost: bool = False
+    ) -> None:
         super().__init__(chain, offers)
         self._left = doubled
+        self._is_lost = is_lost
 
     def hear(self, data: bytes) -> None:
         """Take octets, and stammer once."""
         super().hear(data)
         if 0 < self._left <= len(self.said):
-            self.said.insert(self._left - 1, self.said[self._left - 1])
+            reply = self.said.pop(self._left - 1)
+            if not self._is_lost:
+                self.said[self._left - 1 : self._left - 1] = [reply, reply]
             self._left = 0
         self._left -= len(self.said)
 
