@@ -19,7 +19,7 @@ from mailcore.bells import Path
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass, Outcome, Scope, SessionInfo
 from mailcore.policy.model import Relay, Source, Strategy
-from mailcore.policy.words import TlsMode
+from mailcore.policy.words import HeloMode, TlsMode
 from mailcore.ports import Grant, WireMessage
 from mailcore.reply import SmtpReply
 
@@ -35,7 +35,7 @@ STALE_S = 1.0
 class Job:
     """One row on its way out. `domain` is what its sender presents itself as; `incarnation` what
     it was claimed under; `not_before` is monotonic; `tries` counts stale sessions; `tls_words` are
-    policy and result of TLS as its events tell them.
+    policy and result of TLS as its events tell them; `helo` is how a session for it greets.
 
     Jobs of equal `share` (not None) may be recipients of one transaction.
     """
@@ -52,6 +52,7 @@ class Job:
     is_on_the_wire: bool = False
     is_dotted: bool = False
     tls_words: tuple[str, str] = ("", "")
+    helo: HeloMode = HeloMode.PTR
 
 
 @dataclass(slots=True, eq=False)

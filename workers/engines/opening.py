@@ -204,7 +204,7 @@ def _refused(host: str, demand: TlsDemand) -> TlsFailed:
 
 
 def _ehlo_name(feed: Feed, job: Job) -> str:
-    match feed.strategy.helo:
+    match job.helo:
         case HeloMode.FROM_DOMAIN:
             return job.domain
         case HeloMode.IP:

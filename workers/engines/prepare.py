@@ -27,6 +27,7 @@ from mailcore.policy.lookup import (
     presented_domain,
     return_path_domain,
     shares_transactions,
+    strategy_for,
     tls_mode_for,
 )
 from mailcore.policy.model import DkimKey, Isp, PolicySnapshot
@@ -297,12 +298,20 @@ def make_job(
     incarnation: int,
     not_before: float,
 ) -> Job:
-    """Put together what a session needs to know of a row."""
-    tls = tls_mode_for(policy, sender_id=row.sender_id, strategy=feed.strategy)
+    """Put together what a session needs to know of a row.
+
+    Of the strategies that meet on a path the slowest sets its pace; how a message travels is the
+    word of its own.
+    """
+    strategy = strategy_for(
+        policy, sender_id=row.sender_id, isp_id=row.isp_id, source_id=feed.source.id
+    )
+    tls = tls_mode_for(policy, sender_id=row.sender_id, strategy=strategy)
     if row.tls_need is not TlsNeed.POLICY:
         tls = TlsMode.REQUIRED
     domain = presented_domain(
         policy, sender_id=row.sender_id, header_from=row.header_from, source=feed.source
     )
     relay = policy.relays.get(row.sender_id)
-    return Job(row, wire, tls, domain, incarnation, not_before, share_key(row, policy), relay)
+    share = share_key(row, policy)
+    return Job(row, wire, tls, domain, incarnation, not_before, share, relay, helo=strategy.helo)
