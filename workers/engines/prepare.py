@@ -255,11 +255,14 @@ def _wire(
     whole = b"%s: %s\r\n%s" % (header.encode("ascii"), text.encode("ascii"), content)
     signature = dkim.sign(whole, keys, now=now, also=(header,)) if keys else b""
     return WireMessage(
+    is_ascii = content.isascii()
+    # Such as addresses, for which no encoded word can stand (RFC 6532): `repair` wrote the rest so.
+    has_utf8_fields = not is_ascii and not content[: content.find(b"\r\n\r\n")].isascii()
         reverse_path=_reverse_path(row, text, policy),
         forward_paths=(str(row.recipient),),
         content=signature + whole,
-        needs_8bit=not content.isascii(),
-        needs_smtputf8=row.recipient.needs_smtputf8,
+        needs_8bit=not is_ascii,
+        needs_smtputf8=has_utf8_fields or row.recipient.needs_smtputf8,
         requires_tls=row.tls_need is TlsNeed.REQUIRETLS,
         dsn=_dsn(row, policy),
     )

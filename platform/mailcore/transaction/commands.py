@@ -76,7 +76,7 @@ def refusal_of(message: WireMessage, extensions: Extensions, *, is_tls: bool) ->
         if refusal is not None:
             return refusal
     if not extensions.smtputf8 and (message.needs_smtputf8 or needs_smtputf8(message)):
-        return SmtpReply.local(550, "5.6.7", "the server does not take UTF-8 addresses")
+        return SmtpReply.local(550, "5.6.7", "the server does not take UTF-8 in addresses")
     return _refused_content(message, extensions)
 
 
