@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mailcore import tokens
+from mailcore.dsn import DsnOrder, Notify
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import RowState, Scope, TlsNeed, WaitReason
 from mailcore.policy.model import PolicySnapshot, Strategy
@@ -205,3 +206,33 @@ async def test_a_rate_counts_recipients_and_none_goes_before_its_time() -> None:
     await drained(it)
     assert shape(it) == [3]
     assert len(it.ledger.rows) == 2
+
+
+async def test_who_a_recipient_was_at_first_keeps_nobody_from_sharing_and_goes_with_each() -> None:
+    it = world(sharing())
+    orcpts = ["rfc822;list@peer.test", "", "rfc822;list@peer.test"]
+    asked = [DsnOrder(notify=frozenset({Notify.DELAY}), orcpt=orcpt).to_text() for orcpt in orcpts]
+    it.ledger.add(*(replace(r, dsn=dsn) for r, dsn in zip(message(3), asked, strict=True)))
+    await drained(it)
+    (sent,) = it.receiver.delivered
+    assert sent.dsn is not None
+    assert sent.dsn.orcpts == tuple(orcpts)
+    assert sent.dsn.notify == {Notify.DELAY}
+
+
+async def test_who_was_somebody_else_shares_with_those_who_ask_for_nothing() -> None:
+    it = world(sharing())
+    asked = ["S", DsnOrder(orcpt="rfc822;list@peer.test").to_text()]
+    it.ledger.add(*(replace(r, dsn=dsn) for r, dsn in zip(message(2), asked, strict=True)))
+    await drained(it)
+    (sent,) = it.receiver.delivered
+    assert sent.dsn is not None
+    assert sent.dsn.orcpts == ("", "rfc822;list@peer.test")
+
+
+async def test_recipients_whose_reports_are_wanted_for_other_things_do_not_share() -> None:
+    it = world(sharing())
+    asked = [DsnOrder(notify=frozenset({each})).to_text() for each in (Notify.DELAY, Notify.NEVER)]
+    it.ledger.add(*(replace(r, dsn=dsn) for r, dsn in zip(message(2), asked, strict=True)))
+    await drained(it)
+    assert shape(it) == [1, 1]

@@ -18,6 +18,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from mailcore.dsn import request_of_all
 from mailcore.outcome import Outcome, Scope, Verdict
 from mailcore.ports import (
     RecipientReply,
@@ -193,11 +194,7 @@ class Session:
         wire = jobs[0].wire
         if len(jobs) > 1:
             paths = tuple(path for job in jobs for path in job.wire.forward_paths)
-            dsn = wire.dsn
-            if dsn is not None:
-                wants = (job.wire.dsn for job in jobs)
-                named = tuple(name for want in wants if want for name in want.original_recipients)
-                dsn = replace(dsn, original_recipients=named)
+            dsn = request_of_all([job.wire.dsn for job in jobs])
             wire = replace(wire, forward_paths=paths, dsn=dsn)
 
         def before_dot(undecided: Sequence[int]) -> bool:
