@@ -35,7 +35,8 @@ STALE_S = 1.0
 class Job:
     """One row on its way out. `domain` is what its sender presents itself as; `incarnation` what
     it was claimed under; `not_before` is monotonic; `tries` counts stale sessions; `tls_words` are
-    policy and result of TLS as its events tell them; `helo` is how a session for it greets.
+    policy and result of TLS as its events tell them; `helo` is how a session for it greets;
+    `is_asked_again` after a refusal that may have been about the number of recipients.
 
     Jobs of equal `share` (not None) may be recipients of one transaction.
     """
@@ -53,6 +54,7 @@ class Job:
     is_dotted: bool = False
     tls_words: tuple[str, str] = ("", "")
     helo: HeloMode = HeloMode.PTR
+    is_asked_again: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -61,7 +63,7 @@ class Feed:
 
     `apart` are jobs that an open session could not carry, by what they demand of TLS: the next
     session is opened for the first of them, and sessions take of those that are not unfit for them
-    before all others.
+    before all others. Of `tasks` those in `opening` have nothing on the wire yet.
     """
 
     path: Path
@@ -71,6 +73,7 @@ class Feed:
     queue: deque[Job] = field(default_factory=deque)
     apart: dict[Hashable, deque[Job]] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    opening: set[asyncio.Task[None]] = field(default_factory=set)
     allowance: deque[float] = field(default_factory=deque)
     preparing: int = 0
     on_the_wire: int = 0

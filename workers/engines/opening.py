@@ -9,6 +9,7 @@ Follows  RFC 5321 §5.1 (hosts in order), RFC 7435 (opportunistic TLS), RFC 7672
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from mailcore.outcome import Scope, SessionInfo, TlsResult
@@ -31,7 +32,9 @@ from workers.engines.security import NOT_OFFERED, Grounds, asked_of, demand_at, 
 from workers.engines.targets import Target, Targets, note_failure
 from workers.engines.told import Told
 
-MOST_ADDRESSES = 6
+MOST_ADDRESSES = 12
+# One host's addresses must not hide the hosts behind it.
+MOST_OF_A_HOST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +93,16 @@ async def _first_that_works(
     wish = await wish_of(job, answer, ports=ports)
     error: TransportError | None = None
     targets = Targets(feed, domain, answer, ports=ports)
-    tried = 0
-    while tried < MOST_ADDRESSES and (target := await targets.next()) is not None:
+    tried = Counter[str]()
+    while tried.total() < MOST_ADDRESSES and (target := await targets.next()) is not None:
+        if tried[target.host] == MOST_OF_A_HOST:
+            continue
         demand = await demand_at(wish, target.host, ports=ports)
         if demand.refusal:
             error = _refused(target.host, demand)
             unmet.append(error)
             continue
-        tried += 1
+        tried[target.host] += 1
         try:
             grounds = await _connect(feed, job, target, demand, ports=ports, told=told)
         except TransportError as exc:
