@@ -211,12 +211,14 @@ def request_of_all(requests: Sequence[DsnRequest | None]) -> DsnRequest | None:
         return None
     return replace(
         first,
-        original_recipients=_joined([each and each.original_recipients for each in requests]),
-        orcpts=_joined([each and each.orcpts for each in requests]),
+        original_recipients=_joined(
+            [each.original_recipients if each else () for each in requests]
+        ),
+        orcpts=_joined([each.orcpts if each else () for each in requests]),
     )
 
 
-def _joined(parts: Sequence[tuple[str, ...] | None]) -> tuple[str, ...]:
+def _joined(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(part[0] if part else "" for part in parts) if any(parts) else ()
 
 
