@@ -3,7 +3,7 @@
 Gives    DsnReturn, Notify; DsnRequest (what a transaction carries); DsnOrder (what a row keeps of
          a message that came by SMTP); DsnFacts (what an event keeps, for whoever writes the report
          once the row is gone); xtext, from_xtext, printable_xtext, to_xtext_address;
-         facts_text, asks_for_delay
+         facts_text, asks_for_delay; dsn_of_message, request_of_all (recipients that share)
 Takes    the parameters of MAIL and RCPT, or the text of a row or an event
 Raises   SchemaError for a text that is none of ours
 Follows  RFC 3461 §4 (parameters), RFC 6533 §3 (addresses in UTF-8), RFC 8689 §5 (REQUIRETLS)
@@ -15,6 +15,7 @@ by SMTP and asks for nothing in particular. Rows of other mail have "" and nobod
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Self
@@ -201,6 +202,31 @@ def facts_text(
 def asks_for_delay(text: str) -> bool:
     """Whether a row's text asks for reports of delay; cheap, and never fails."""
     return any(word[:1] == "N" and "d" in word for word in text.split(" "))
+
+
+def dsn_of_message(text: str) -> str:
+    """Return a row's text without what is about its recipient alone."""
+    if "O" not in text:
+        return text
+    return " ".join(word for word in text.split(" ") if word[:1] != "O")
+
+
+def request_of_all(requests: Sequence[DsnRequest | None]) -> DsnRequest | None:
+    """Return one request for a recipient each, equal in all but who they were at first."""
+    first = next(filter(None, requests), None)
+    if first is None:
+        return None
+    return replace(
+        first,
+        original_recipients=_joined(
+            [each.original_recipients if each else () for each in requests]
+        ),
+        orcpts=_joined([each.orcpts if each else () for each in requests]),
+    )
+
+
+def _joined(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(part[0] if part else "" for part in parts) if any(parts) else ()
 
 
 def _words(text: str) -> dict[str, str]:

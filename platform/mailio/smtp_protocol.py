@@ -18,11 +18,9 @@ from typing import cast
 from mailcore.outcome import Scope
 from mailcore.policy.words import TlsMode
 from mailcore.ports import (
-    ConnectFailed,
     Disconnected,
     Endpoint,
     TimedOut,
-    TlsFailed,
     TransportError,
     WireMessage,
     Withheld,
@@ -33,7 +31,6 @@ from mailcore.transaction import (
     Dialogue,
     Done,
     Failed,
-    FaultKind,
     Ready,
     SendContent,
     Stage,
@@ -42,6 +39,7 @@ from mailcore.transaction import (
     Write,
 )
 from mailio.smtp_transaction import (
+    KINDS,
     ChunkingMemory,
     SmtpTransaction,
     Timeouts,
@@ -55,11 +53,6 @@ BLOCK_BYTES = 128 * 1024
 # What is kept back of large content until the claim has been asked about; without it a server
 # that was told the size of a chunk has nothing whole.
 LAST_BYTES = 4096
-_KINDS: dict[FaultKind, type[TransportError]] = {
-    FaultKind.REFUSED: ConnectFailed,
-    FaultKind.TLS: TlsFailed,
-    FaultKind.BROKEN: Disconnected,
-}
 
 
 class SmtpProtocol(asyncio.Protocol):
@@ -206,6 +199,7 @@ class SmtpProtocol(asyncio.Protocol):
         elif self._ending is not None:
             # It cannot answer what has not left yet.
             text = "protocol error: an answer before the end of the content was sent"
+            self._dialogue.is_in_doubt = True
             self._break(Disconnected, SmtpReply.local(451, "4.5.0", text), scope=Scope.SESSION)
         else:
             dialogue = self._dialogue
@@ -249,7 +243,7 @@ class SmtpProtocol(asyncio.Protocol):
             elif isinstance(step, SendContent):
                 self._send_content(step)
             elif isinstance(step, Failed):
-                self._break(_KINDS[step.kind], step.reply, scope=step.scope, stage=step.stage)
+                self._break(KINDS[step.kind], step.reply, scope=step.scope, stage=step.stage)
             else:
                 self._open(step)
         if not self._dialogue.is_over:
@@ -397,4 +391,6 @@ class SmtpProtocol(asyncio.Protocol):
             return
         waited = "while sending content" if self._sending is not None else f"at {self._stage()}"
         reply = SmtpReply.local(451, "4.4.2", f"timed out {waited}")
+        # A reply that was lost moved those behind it. At the end of content none of them was.
+        self._dialogue.is_in_doubt |= self._dialogue.awaits is not Stage.DOT
         self._break(TimedOut, reply, scope=Scope.HOST)

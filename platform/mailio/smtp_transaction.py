@@ -1,7 +1,8 @@
 """A transaction on the wire, how long each step may take, and what a server did not bear.
 
-Gives    Timeouts, ChunkingMemory; SmtpTransaction (a `mailcore.ports.WireTransaction`);
-         fail_future; described (a session as events tell it), blames_tls, tls_broken
+Gives    Timeouts, ChunkingMemory; SmtpTransaction (a `mailcore.ports.WireTransaction`); KINDS (what
+         a fault is raised as); fail_future; described (a session as events tell it), blames_tls,
+         tls_broken
 Follows  RFC 5321 §4.5.3.2 (timeouts)
 """
 
@@ -16,6 +17,7 @@ from mailcore.outcome import Scope, SessionInfo, TlsResult
 from mailcore.policy.words import TlsMode
 from mailcore.ports import (
     ConnectFailed,
+    Disconnected,
     Endpoint,
     RecipientReply,
     TlsFailed,
@@ -23,7 +25,13 @@ from mailcore.ports import (
     WireMessage,
 )
 from mailcore.reply import SmtpReply
-from mailcore.transaction import Stage, Transaction
+from mailcore.transaction import FaultKind, Stage, Transaction
+
+KINDS: dict[FaultKind, type[TransportError]] = {
+    FaultKind.REFUSED: ConnectFailed,
+    FaultKind.TLS: TlsFailed,
+    FaultKind.BROKEN: Disconnected,
+}
 
 
 @dataclass(frozen=True, slots=True)

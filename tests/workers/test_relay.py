@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from mailcore.bells import DrainBell, Path
+from mailcore.dsn import DsnOrder
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass, Scope, TlsNeed, TlsResult
 from mailcore.policy.model import PolicySnapshot, Relay
@@ -342,3 +343,17 @@ async def test_mail_that_waits_for_a_relay_that_is_gone_moves_to_its_domain() ->
     await drained(it, BELLS)
     assert it.receiver.endpoints == []
     assert it.ledger.strays == [(1, SITE)]
+
+
+@pytest.mark.parametrize("asked", [Notify.NEVER, Notify.SUCCESS, None])
+async def test_reports_that_go_to_the_client_are_those_it_asked_for(asked: Notify | None) -> None:
+    snapshot = relayed()
+    sender = replace(snapshot.senders[1], return_path_domain="")
+    it = world(replace(snapshot, senders={1: sender}))
+    it.receiver.tls = encrypted
+    order = DsnOrder(notify=frozenset({asked})).to_text() if asked else ""
+    it.ledger.add(replace(at_relay(1), dsn=order))
+    await drained(it, BELLS)
+    (sent,) = it.receiver.delivered
+    assert sent.reverse_path == "news@sender.test"
+    assert (sent.dsn.notify if sent.dsn else None) == ({asked} if asked else None)

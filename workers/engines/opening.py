@@ -9,10 +9,11 @@ Follows  RFC 5321 §5.1 (hosts in order), RFC 7435 (opportunistic TLS), RFC 7672
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from mailcore.outcome import Scope, SessionInfo, TlsResult
-from mailcore.policy.words import HeloMode, TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import (
     ConnectFailed,
     DnsStatus,
@@ -34,6 +35,7 @@ from workers.engines.security import (
     Grounds,
     asked_of,
     demand_at,
+    greeting_of,
     tested,
     wants_requiretls,
     wish_of,
@@ -48,7 +50,9 @@ from workers.engines.targets import (
 )
 from workers.engines.told import Told
 
-MOST_ADDRESSES = 6
+MOST_ADDRESSES = 12
+# One host's addresses must not hide the hosts behind it.
+MOST_OF_A_HOST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told)
     Scope MESSAGE is about the job's domain alone; any wider scope is about the path.
     """
     if job.relay is not None:
-        ehlo_name = _ehlo_name(feed, job)
+        ehlo_name = greeting_of(feed, job)
         return await open_relay_session(feed, job, job.relay, ehlo_name=ehlo_name, ports=ports)
     domain = job.row.recipient.domain
     answer = await ports.resolver.mx(domain)
@@ -117,16 +121,16 @@ async def _first_that_works(
     targets = Targets(feed, domain, answer, ports=ports)
     own = {host_name(host.name) for host in answer.hosts}
     lacking: set[str] = set()
-    tried = 0
-    while tried < MOST_ADDRESSES and (target := await targets.next()) is not None:
-        if host_name(target.host) in lacking:
+    tried = Counter[str]()
+    while tried.total() < MOST_ADDRESSES and (target := await targets.next()) is not None:
+        if tried[target.host] == MOST_OF_A_HOST or host_name(target.host) in lacking:
             continue
         demand = await demand_at(wish, target.host, ports=ports)
         if demand.refusal:
             error = _refused(target.host, demand)
             unmet.append(error)
             continue
-        tried += 1
+        tried[target.host] += 1
         try:
             grounds = await _connect(feed, job, target, demand, asked, ports=ports, told=told)
         except TransportError as exc:
@@ -163,7 +167,7 @@ async def _connect(
         address=address,
         port=ports.smtp_port,
         source_address=feed.source.address,
-        ehlo_name=_ehlo_name(feed, job),
+        ehlo_name=greeting_of(feed, job),
         tls=TlsMode.NONE,
     )
     ways = _ways(demand, target, told)
@@ -244,15 +248,3 @@ def _lacks_requiretls(grounds: Grounds, asked: Asked, *, is_everywhere: bool) ->
     session = grounds.connection.session
     error.session = replace(session, tls_policy=policy, tls_result=result)
     return error
-
-
-def _ehlo_name(feed: Feed, job: Job) -> str:
-    match feed.strategy.helo:
-        case HeloMode.FROM_DOMAIN:
-            return job.domain
-        case HeloMode.IP:
-            address = feed.source.address
-            return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
-        case _:
-            # The PTR name is kept on the source, where upkeep compares it with DNS.
-            return feed.source.ehlo_name

@@ -40,7 +40,7 @@ from workers.engines.feed import Feed, Job
 from workers.engines.tls_memory import TlsMemory
 
 # Domain, what its message and its path ask for, the policy they were asked under, and as whom its
-# sender greets, where that is not the same for all of a path.
+# sender greets.
 Asked = tuple[str, str, int, int, str]
 
 
@@ -48,8 +48,21 @@ def asked_of(feed: Feed, job: Job, ports: DeliverPorts) -> Asked:
     """Return all that a job's session depends on, but for what DNS says."""
     row = job.row
     revision = ports.policy.current().revision
-    greets_as = job.domain if feed.strategy.helo is HeloMode.FROM_DOMAIN else ""
-    return row.recipient.domain, job.tls.value, _need(row).value, revision, greets_as
+    greeting = greeting_of(feed, job)
+    return row.recipient.domain, job.tls.value, _need(row).value, revision, greeting
+
+
+def greeting_of(feed: Feed, job: Job) -> str:
+    """Return the name in EHLO, as the strategy of a job's sender has it."""
+    match job.helo:
+        case HeloMode.FROM_DOMAIN:
+            return job.domain
+        case HeloMode.IP:
+            address = feed.source.address
+            return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+        case _:
+            # The PTR name is kept on the source, where upkeep compares it with DNS.
+            return feed.source.ehlo_name
 
 
 async def wish_of(job: Job, answer: MxAnswer, *, ports: DeliverPorts) -> Wish:
@@ -146,7 +159,7 @@ class Grounds:
             # The policy changed meanwhile: another host, other TLS, another login.
             return False
         asked = asked_of(feed, job, ports)
-        if asked[-1] not in ("", self.connection.session.ehlo_name):
+        if asked[-1] != self.connection.session.ehlo_name:
             return False
         if self.relay is not None:
             job.tls_words = TlsPolicy.OPERATOR.value, self.fallback
