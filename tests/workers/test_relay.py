@@ -29,7 +29,7 @@ from mailcore.transaction import Mechanism, Notify
 from tests.support.builders import NODE, SITE, policy, row
 from tests.support.fakes import World, world
 from tests.workers.test_drain import BELL, drained
-from workers.engines.feed import Job
+from workers.engines.feed import Feed, Job
 from workers.engines.security import Grounds
 from workers.engines.tls_memory import TlsMemory
 
@@ -236,14 +236,16 @@ async def test_a_session_with_the_relay_of_old_carries_no_mail_for_the_new_one(
     now: Relay | None,
 ) -> None:
     it = house()
-    endpoint = Endpoint("relay.test", "127.0.0.1", 587, "", "me.test", TlsMode.REQUIRED)
+    source = it.ports.policy.current().sources[BELL.paths[0].source_id]
+    feed = Feed(BELL.paths[0], BELL.mail_class, source)
+    endpoint = Endpoint("relay.test", "127.0.0.1", 587, "", source.ehlo_name, TlsMode.REQUIRED)
     open_one = Grounds(await it.receiver.connect(endpoint), "relay.test", relay=RELAY)
     wire = WireMessage("", ("r1@peer.test",), b"")
     job = Job(at_relay(1), wire, TlsMode.OPPORTUNISTIC, "me.test", 1, relay=RELAY)
     memory = TlsMemory(it.ports.clock)
-    assert await open_one.suits(job, ports=it.ports, memory=memory)
+    assert await open_one.suits(feed, job, ports=it.ports, memory=memory)
     job.relay = now
-    assert not await open_one.suits(job, ports=it.ports, memory=memory)
+    assert not await open_one.suits(feed, job, ports=it.ports, memory=memory)
 
 
 V4 = tuple(f"192.0.2.{n}" for n in range(1, 9))
