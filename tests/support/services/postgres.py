@@ -11,6 +11,7 @@ no power cut.
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
 import subprocess
 from pathlib import Path
@@ -97,6 +98,13 @@ class PostgresServer:
     def kill(self) -> None:
         """End every process of it with SIGKILL; what was committed is kept by the page cache."""
         self._daemon.kill()
+
+    def signal(self, number: int) -> int:
+        """Send a signal to the postmaster alone; return its pid."""
+        pid = self._daemon.pid
+        assert pid is not None, "it does not run"
+        os.kill(pid, number)
+        return pid
 
     def restart(self) -> None:
         """Kill it and start it; it recovers from its log."""

@@ -85,6 +85,10 @@ class RedisServer:
         """End it as a power cut would."""
         self._daemon.kill()
 
+    def flush(self) -> None:
+        """Empty every database."""
+        self._ask(f"AUTH {self.password}", "FLUSHALL")
+
     def restart(self) -> None:
         """Kill it and start it, empty."""
         self.kill()
