@@ -164,6 +164,12 @@ class Ground:
         pid = self.running.fleet.pids().get(name)
         if pid is None:
             return f"{name} does not run"
+        try:
+            return self._kill(name, pid, fault=fault)
+        except ProcessLookupError:
+            return f"{name} ended by itself"
+
+    def _kill(self, name: str, pid: int, *, fault: str) -> str:
         if not name.startswith(SENDERS):
             os.kill(pid, signal.SIGKILL)
             return f"{name} ({pid})"

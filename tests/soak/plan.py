@@ -30,8 +30,8 @@ class Drawn:
 
 
 def draw(weights: Mapping[str, float], seed: int, *, pace: float = 1.0) -> Iterator[Drawn]:
-    """Yield faults for ever, the same for the same seed: each once, then by weight; `pace` stretches
-    all times."""
+    """Yield faults for ever, the same for the same seed: each once, then by weight; `pace`
+    stretches all times."""
     names = sorted(weights)
     drawn = random.Random(f"soak {seed}")
     first = drawn.sample(names, len(names))

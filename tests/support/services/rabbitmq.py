@@ -126,8 +126,10 @@ class RabbitMq:
         return {one["name"]: one for one in self.ask("GET", f"/queues/{_host_of(url)}")}
 
     def purge(self, url: str) -> None:
-        """Empty every queue of an address's virtual host."""
-        for name in self.queues(url):
+        """Empty every queue of an address's virtual host but those of one connection alone."""
+        for name, queue in self.queues(url).items():
+            if queue.get("exclusive"):
+                continue
             self.ask("DELETE", f"/queues/{_host_of(url)}/{quote(name, safe='')}/contents")
 
     def delete_queue(self, url: str, name: str) -> None:
