@@ -6,9 +6,11 @@ Follows  RFC 9457 below /api; elsewhere a page that needs no database, no sessio
 
 from __future__ import annotations
 
+import sys
 from http import HTTPStatus
 from typing import Any
 
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
@@ -42,7 +44,10 @@ def not_found(request: HttpRequest, exception: Any = None) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Answer 500; the log tells the rest."""
+    """Answer 503 where the database went away, else 500; the log tells the rest."""
+    if isinstance(sys.exc_info()[1], OperationalError | InterfaceError):
+        said = _("The database does not answer just now. Try again in a moment.")
+        return _answer(request, HTTPStatus.SERVICE_UNAVAILABLE, "store_unavailable", said)
     said = _("Something unforeseen went wrong. It is in the log of the web process (web.log).")
     return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", said)
 

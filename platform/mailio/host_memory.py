@@ -22,9 +22,9 @@ from collections.abc import Sequence
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from mailcore.routing.hosts import BROKEN_TLS_S, FORGET_DEAD_S, KnownHosts, dead_for_s
+from mailio.redis_faults import REDIS_FAULTS
 
 ANSWER_TIMEOUT_S = 1.0
 CONNECTIONS = 8
@@ -92,7 +92,7 @@ class RedisHostMemory:
             self._own.pop(key, None)
         try:
             await self._client.delete(*keys)
-        except (RedisError, OSError) as exc:
+        except REDIS_FAULTS as exc:
             _left_undone(exc)
 
     async def note_broken_tls(self, host: str) -> None:
@@ -114,7 +114,7 @@ class RedisHostMemory:
         try:
             values = await self._client.mget(keys)
             return [None if value is None else str(value) for value in values]
-        except (RedisError, OSError) as exc:
+        except REDIS_FAULTS as exc:
             _left_undone(exc)
         now = asyncio.get_running_loop().time()
         found = (self._own.get(key, (0.0, "")) for key in keys)
@@ -132,7 +132,7 @@ class RedisHostMemory:
                 for key, (value, seconds) in entries.items():
                     pipe.set(key, value, px=round(seconds * 1000))
                 await pipe.execute()
-        except (RedisError, OSError) as exc:
+        except REDIS_FAULTS as exc:
             _left_undone(exc)
 
 

@@ -28,12 +28,13 @@ from typing import Any, Self
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
 from mailcore.bells import Path
 from mailcore.outcome import MailClass
 from mailcore.ports import Grant, Rate, StoreUnavailable
 from mailcore.shaping.strategy import class_limit, streams
+from mailio.redis_faults import REDIS_FAULTS
 
 SLOT_LIFETIME_S = 30.0
 RENEW_EVERY_S = 10.0
@@ -120,7 +121,7 @@ class RedisShaper:
         """
         try:
             return bool(await self._client.set(self._mark, "0", nx=True))
-        except (RedisError, OSError) as exc:
+        except REDIS_FAULTS as exc:
             raise StoreUnavailable("redis", _reason(exc)) from exc
 
     # ── slots ─────────────────────────────────────────────────────────────────────────────────
@@ -253,7 +254,7 @@ class RedisShaper:
         asked = [*paths, *(Path(0, site) for site in sites)]
         try:
             found = await self._client.mget([self._key("rest", path) for path in asked])
-        except (RedisError, OSError) as exc:
+        except REDIS_FAULTS as exc:
             raise StoreUnavailable("redis", _reason(exc)) from exc
         resting = {path for path, rest in zip(asked, found, strict=True) if rest is not None}
         return [path for path in paths if path in resting or Path(0, path.site) in resting]
@@ -300,7 +301,7 @@ class RedisShaper:
                 await self._load({call.script.sha: call.script for call in again}.values())
                 for i, answer in zip(unknown, await self._run(again), strict=True):
                     answers[i] = answer
-        except (RedisError, OSError) as exc:
+        except REDIS_FAULTS as exc:
             answers = [exc] * len(calls)
         except asyncio.CancelledError:
             for call in calls:

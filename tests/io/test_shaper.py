@@ -363,6 +363,19 @@ async def test_a_store_that_is_away_is_named() -> None:
     await shaper.close()
 
 
+async def test_a_line_that_is_closed_under_a_call_is_a_store_that_is_away(
+    shaper: RedisShaper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop says RuntimeError when what was closed is written to; nobody may wait for ever."""
+
+    async def fail(calls: object) -> None:
+        raise RuntimeError("the handler is closed")
+
+    monkeypatch.setattr(shaper, "_run", fail)
+    with pytest.raises(StoreUnavailable, match="the handler is closed"):
+        await shaper.open_slots(PATH, wanted=1, limit=0)
+
+
 async def test_a_key_of_another_kind_fails_the_one_question_alone(
     shaper: RedisShaper, url: str
 ) -> None:

@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpResponse
 from rest_framework import exceptions
 
@@ -100,6 +101,9 @@ def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse:
         return respond_problem(exc.status, exc.errors, header=exc.header, headers=exc.headers)
     if isinstance(exc, SubmissionRefused):
         return respond_problem(refused_status(exc.problems), exc.problems)
+    if isinstance(exc, OperationalError | InterfaceError):
+        # PostgreSQL went away, or ended our session, while the ORM was asking.
+        exc = StoreUnavailable("postgres", str(exc).partition("\n")[0])
     if isinstance(exc, StoreUnavailable):
         return _of_store(exc)
     if isinstance(exc, Http404):

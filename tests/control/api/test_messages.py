@@ -6,7 +6,7 @@ import email.policy
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
 from control.accounts.models import Account
@@ -231,6 +231,21 @@ def test_a_store_that_is_away_is_a_503_with_a_time_to_come_back(
     assert int(response["Retry-After"]) > 0
     assert problem_of(response) == [("", "store_unavailable")]
     assert b"secret" not in response.content
+
+
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+def test_a_database_that_ends_our_session_is_a_503_not_a_500(
+    api: Api, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(clear: str) -> None:
+        raise error("server closed the connection unexpectedly at 192.0.2.7")
+
+    monkeypatch.setattr(token_memory(), "token", fail)
+    response = api.send(message())
+    assert response.status_code == 503
+    assert int(response["Retry-After"]) > 0
+    assert problem_of(response) == [("", "store_unavailable")]
+    assert b"192.0.2.7" not in response.content
 
 
 def test_an_unforeseen_error_tells_nothing(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
