@@ -1,11 +1,15 @@
 # The only commands to remember. What they do stands in deploy/*.sh and manage.py.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check lock clean fleet web smtpd worker-priority worker-delivery \
+.PHONY: help run demo test soak check lock clean fleet web smtpd worker-priority worker-delivery \
 	worker-event worker-upkeep worker-control beat flower
 
 PYTHON := .venv/bin/python
 MESSAGES ?= 5000
+MINUTES ?= 10
+SEED ?=
+FAULTS ?=
+BROKER ?=
 KILL ?=
 ONLY ?=
 MODE ?=
@@ -67,6 +71,11 @@ flower: ## a window on the workers; FLOWER_BASIC_AUTH=user:password
 test: ## run the suites; ONLY=core,io,control,workers,e2e for some
 	@deploy/bootstrap.sh dev
 	@deploy/test.sh "$(ONLY)"
+
+soak: ## kill and break everything for MINUTES=10 under load, and count; SEED=7 FAULTS='kill.*' BROKER=valkey
+	@deploy/bootstrap.sh dev
+	@deploy/soak.sh --minutes "$(MINUTES)" $(if $(SEED),--seed "$(SEED)") \
+		$(if $(FAULTS),--faults "$(FAULTS)") $(if $(BROKER),--broker "$(BROKER)")
 
 check: ## lint, format, types, import contracts, migrations
 	@deploy/bootstrap.sh dev

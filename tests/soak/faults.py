@@ -315,7 +315,7 @@ def _disk_torn(ground: Ground, drawn: Drawn) -> str:
 # ── receivers ─────────────────────────────────────────────────────────────────────────────────
 
 # Receivers take their time at the dot, so that something is on the wire whenever a fault strikes.
-SLOW: list[dict[str, object]] = [{"delay_s": delay_s} for delay_s in (0.0, 0.1, 0.4)] * 1000
+SLOW: list[dict[str, object]] = [{"delay_s": 0.0}, {"delay_s": 0.1}, {"delay_s": 0.4}] * 1000
 _SCRIPTS: Mapping[str, list[dict[str, object]]] = {
     "loses": [{"closing": "taken"}] * 5,
     "resets": [{"closing": "reset"}] * 5,

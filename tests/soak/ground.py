@@ -27,10 +27,11 @@ from tests.support.services import (
     PostgresServer,
     RabbitMq,
     RedisServer,
+    ValkeyServer,
     service,
 )
 
-BROKERS = ("rabbitmq", "redis")
+BROKERS = ("rabbitmq", "valkey")
 # A node takes no mail below 256 MB of free space, and warns below 2 GB.
 DISK_MB = 768
 # Processes that speak to receivers.
@@ -49,7 +50,8 @@ class Struck:
 
 @dataclass(slots=True)
 class Services:
-    """The stores. Without a RabbitMQ the broker is a Redis, as on the embedded stack."""
+    """The stores. Without a RabbitMQ a Valkey is the broker and the rest of Redis's work, as on the
+    embedded stack."""
 
     redis: RedisServer
     postgres: PostgresServer
@@ -220,14 +222,16 @@ def _signal(pids: Iterable[int], number: signal.Signals) -> None:
 
 
 def _services(broker: str) -> Services:
-    found = Services(
-        redis=service("redis_server", RedisServer),
+    if broker not in BROKERS:
+        raise ValueError(f"there is no broker {broker!r}; there are {', '.join(BROKERS)}")
+    rabbitmq = service("rabbitmq", RabbitMq) if broker == "rabbitmq" else None
+    redis = (
+        service("redis_server", RedisServer) if rabbitmq else service("valkey_server", ValkeyServer)
+    )
+    return Services(
+        redis=redis,
         postgres=service("postgres_server", PostgresServer),
         clickhouse=service("clickhouse_server", ClickhouseServer),
+        rabbitmq=rabbitmq,
+        broker_url=rabbitmq.virtual_host() if rabbitmq else redis.database(),
     )
-    if broker == "rabbitmq":
-        found.rabbitmq = service("rabbitmq", RabbitMq)
-        found.broker_url = found.rabbitmq.virtual_host()
-    else:
-        found.broker_url = found.redis.database()
-    return found

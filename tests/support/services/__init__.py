@@ -31,6 +31,7 @@ from tests.support.services.postfix import Postfix as Postfix
 from tests.support.services.postgres import PostgresServer as PostgresServer
 from tests.support.services.rabbitmq import RabbitMq as RabbitMq
 from tests.support.services.redis import RedisServer as RedisServer
+from tests.support.services.redis import ValkeyServer as ValkeyServer
 from tests.support.services.signed_dns import SignedDns as SignedDns
 
 S = TypeVar("S")
@@ -46,6 +47,7 @@ def _dovecot_of(get: Callable[[str], Service]) -> Dovecot:
 _MAKERS: Mapping[str, Maker] = {
     "rabbitmq": lambda get: RabbitMq(),
     "redis_server": lambda get: RedisServer(),
+    "valkey_server": lambda get: ValkeyServer(),
     "postgres_server": lambda get: PostgresServer(),
     "clickhouse_server": lambda get: ClickhouseServer(),
     "dovecot": lambda get: Dovecot(),

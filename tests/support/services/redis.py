@@ -1,7 +1,8 @@
-"""A private Redis server.
+"""A private Redis server, and a private Valkey.
 
-Takes    Debian's redis-server
-Gives    RedisServer: url, database() for a test of its own; kill(), restart()
+Takes    Debian's redis-server; the Valkey of the embedded stack
+Gives    RedisServer and ValkeyServer: url, database() for a test of its own; flush(), kill(),
+         restart()
 Raises   MissingService, StartError
 
 Nothing is written to disk: a restart is an emptied Redis, the case the product has to survive.
@@ -15,8 +16,10 @@ import secrets
 import socket
 import subprocess
 
+from embedded.binaries import valkey_server
 from tests.support.services.base import (
     LOOPBACK,
+    Account,
     Daemon,
     account,
     environment,
@@ -46,14 +49,13 @@ class RedisServer:
     name = "redis"
 
     def __init__(self) -> None:
-        program = require("redis-server", "redis-server")
+        program, owner = self._program()
         said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
         found = re.search(r"v=(\S+)", said.stdout)
         self.version = found[1] if found else "?"
         self.port = free_port()
         self.password = secrets.token_hex(12)
         self._numbers = itertools.cycle(range(2, DATABASES))
-        owner = account("redis", "nobody")
         directory = home(self.name, owner)
         text = _CONFIG.format(port=self.port, password=self.password, databases=DATABASES)
         config = write(directory / "redis.conf", text, owner)
@@ -65,6 +67,10 @@ class RedisServer:
             owner=owner,
             ready=lambda: self._ask(f"AUTH {self.password}", "PING") == b"+OK\r\n+PONG\r\n",
         )
+
+    @staticmethod
+    def _program() -> tuple[str, Account]:
+        return require("redis-server", "redis-server"), account("redis", "nobody")
 
     @property
     def url(self) -> str:
@@ -105,3 +111,13 @@ class RedisServer:
             while said.count(b"\r\n") < len(commands) and (data := line.recv(512)):
                 said += data
         return said
+
+
+class ValkeyServer(RedisServer):
+    """The same of the other name; it runs as we do, for its program lies in our directory."""
+
+    name = "valkey"
+
+    @staticmethod
+    def _program() -> tuple[str, Account]:
+        return str(valkey_server()), Account("", None, None)
