@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from control.management.fleet.reckoning import Evidence, Offered, reckon
 from tests.soak.account import Account, Hit, account_of
+from tests.soak.faults import FAULTS
+from tests.soak.mutations import MUTATIONS, TOP, Mutation, mutate
 from tests.soak.plan import chosen, draw
 
 WEIGHTS = {"kill.web": 1.0, "kill.delivery1": 3.0, "disk.full": 0.0001}
@@ -41,6 +45,19 @@ def test_a_fault_that_there_is_not_is_named() -> None:
         chosen(tuple(WEIGHTS), "kill.*,kil")
 
 
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.name)
+def test_a_mutation_breaks_words_that_are_there_and_the_rest_still_compiles(
+    mutation: Mutation, tmp_path: Path
+) -> None:
+    copy = tmp_path / mutation.path
+    copy.parent.mkdir(parents=True)
+    shutil.copy(TOP / mutation.path, copy)
+    mutate(tmp_path, mutation)
+    compile(copy.read_text(), mutation.path, "exec")
+    if mutation.is_soak:
+        assert chosen(tuple(FAULTS), mutation.check)
+
+
 # ── the account ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -49,7 +66,12 @@ def took(recipient: str, reply: str | None = "250 ok") -> dict[str, Any]:
     return {"recipient": recipient, "fate": "accepted", "reply": reply, "at": 2.0}
 
 
-def account(*facts: dict[str, Any], hits: tuple[Hit, ...] = (), **changes: Any) -> Account:
+def account(
+    *facts: dict[str, Any],
+    hits: tuple[Hit, ...] = (),
+    unknown: frozenset[str] = frozenset({A}),
+    **changes: Any,
+) -> Account:
     """Account for two recipients, both told as delivered."""
     evidence = {
         "offered": {A: Offered("X", 1.0), B: Offered("X", 1.0)},
@@ -60,7 +82,7 @@ def account(*facts: dict[str, Any], hits: tuple[Hit, ...] = (), **changes: Any) 
         "on_the_wire": frozenset(),
     }
     reckoning = reckon(Evidence(**{**evidence, **changes}), isps=["X"])
-    return account_of(3, reckoning, facts=facts, hits=hits)
+    return account_of(3, reckoning, facts=facts, hits=hits, unknown=unknown)
 
 
 def test_a_run_without_loss_or_copy_is_good_and_says_so_in_one_line() -> None:
@@ -101,12 +123,20 @@ def test_a_copy_is_explained_by_a_reply_that_its_receiver_lost() -> None:
     "hits",
     [
         (Hit("4 kill.web", frozenset({B, "c@x.test", "d@x.test"})),),
-        (Hit("4 kill.web", frozenset({A})),) * 1,
+        (Hit("4 kill.web", frozenset({A})),),
     ],
 )
 def test_a_copy_too_many_is_a_failure_whoever_else_was_on_the_wire(hits: tuple[Hit, ...]) -> None:
     found = account(took(A), took(A), took(A), took(B), hits=hits)
     assert any("a copy nothing explains" in one for one in found.faults)
+
+
+def test_a_copy_that_was_sent_without_a_doubt_is_a_failure() -> None:
+    hits = (Hit("4 kill.web", frozenset({A})),)
+    found = account(took(A), took(A), took(B), hits=hits, unknown=frozenset())
+    assert found.faults == [
+        f"a copy nothing explains: {A}: 1 by 4 kill.web, sent again without a doubt"
+    ]
 
 
 def test_statistics_that_tell_an_end_twice_are_a_failure() -> None:

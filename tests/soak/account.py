@@ -6,7 +6,8 @@ Raises   nothing
 Follows  control.management.fleet.reckoning (each recipient has one end)
 
 A copy is *explained* by a fault that found its recipient on the wire, or by a receiver that lost
-its own reply; each explains one.
+its own reply; each explains one. And our events must say that the outcome was unknown: what is
+sent again at once, blindly, is a failure.
 """
 
 from __future__ import annotations
@@ -34,14 +35,17 @@ class Copy:
     recipient: str
     copies: int  # beyond the first
     made_by: tuple[str, ...]
+    was_unknown: bool  # whether our events say that the outcome was not known, as they must
 
     @property
     def is_explained(self) -> bool:
-        """Whether there was a fault for each copy."""
-        return self.copies <= len(self.made_by)
+        """Whether there was a fault for each copy, and we knew that we did not know."""
+        return self.copies <= len(self.made_by) and self.was_unknown
 
     def __str__(self) -> str:
-        return f"{self.recipient}: {self.copies} by {', '.join(self.made_by) or 'nothing'}"
+        made_by = ", ".join(self.made_by) or "nothing"
+        blind = "" if self.was_unknown else ", sent again without a doubt"
+        return f"{self.recipient}: {self.copies} by {made_by}{blind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,11 @@ def account_of(
     *,
     facts: Iterable[Mapping[str, Any]],
     hits: Sequence[Hit],
+    unknown: frozenset[str],
     refused: Sequence[str] = (),
 ) -> Account:
-    """Return the account of a run, from what the receivers noted and whom each fault hit."""
+    """Return the account of a run, from what the receivers noted, whom each fault hit, and whose
+    outcome our events call unknown."""
     taken: Counter[str] = Counter()
     lost: Counter[str] = Counter()
     for fact in facts:
@@ -100,6 +106,6 @@ def account_of(
         if count > 1:
             made_by = [hit.name for hit in hits if recipient in hit.recipients]
             made_by += ["a reply its receiver lost"] * lost[recipient]
-            copies.append(Copy(recipient, count - 1, tuple(made_by)))
+            copies.append(Copy(recipient, count - 1, tuple(made_by), recipient in unknown))
     on_the_wire = sum(len(hit.recipients) for hit in hits) + lost.total()
     return Account(struck, reckoning, tuple(copies), on_the_wire, tuple(refused))

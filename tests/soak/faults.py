@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import psycopg2
 
-from tests.soak.ground import Ground
+from tests.soak.ground import SENDERS, Ground
 from tests.soak.plan import Drawn
 
 KILLED = ("web", "priority", "delivery1", "delivery2", "event", "upkeep", "control", "beat")
@@ -176,6 +176,19 @@ def _postgres_kill(ground: Ground, drawn: Drawn) -> str:
     _last(drawn)
     postgres.restart()
     return f"postmaster {pid}"
+
+
+@_fault("postgres.kill_senders")
+def _postgres_kill_senders(ground: Ground, drawn: Drawn) -> str:
+    """PostgreSQL is away, and who delivers meanwhile is killed: what it delivered since stands in
+    its journal alone."""
+    postgres = ground.services.postgres
+    postgres.kill()
+    _last(drawn)
+    fault = f"{drawn.number} {drawn.name}"
+    details = [ground.kill(one, fault=fault) for one in ground.names() if one.startswith(SENDERS)]
+    postgres.start()
+    return "; ".join(details)
 
 
 @_fault("postgres.restart")

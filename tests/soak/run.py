@@ -183,6 +183,12 @@ class Soak:
             reckon(evidence, isps=isps),
             facts=facts,
             hits=hits,
+            unknown=frozenset(
+                recipient
+                for _, recipient, _ in running.statistics.recipients(
+                    campaign=self._campaign, kinds=("unknown",)
+                )
+            ),
             refused=self._offering.told.refused,
         )
 
