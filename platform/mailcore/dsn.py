@@ -3,10 +3,10 @@
 Gives    DsnReturn, Notify; DsnRequest (what a transaction carries); DsnOrder (what a row keeps of
          a message that came by SMTP); DsnFacts (what an event keeps, for whoever writes the report
          once the row is gone); xtext, from_xtext, printable_xtext, to_xtext_address;
-         facts_text, asks_for_delay
+         facts_text, asks_for_delay; dsn_of_message, request_of_all (recipients that share)
 Takes    the parameters of MAIL and RCPT, or the text of a row or an event
 Raises   SchemaError for a text that is none of ours
-Follows  RFC 3461 §4 (parameters), RFC 6533 §3 (addresses in UTF-8)
+Follows  RFC 3461 §4 (parameters), RFC 6533 §3 (addresses in UTF-8), RFC 8689 §5 (REQUIRETLS)
 
 The text is words parted by blanks, each a letter and its value. `S` alone is a message that came
 by SMTP and asks for nothing in particular. Rows of other mail have "" and nobody gets a report.
@@ -15,6 +15,7 @@ by SMTP and asks for nothing in particular. Rows of other mail have "" and nobod
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Self
@@ -71,7 +72,8 @@ class DsnRequest:
 class DsnOrder:
     """What a client asked for at MAIL and RCPT. `envid` is decoded, `orcpt` is as given.
 
-    `due_ms` is when the message was to be sent first, if that was later than it came.
+    `due_ms` is when the message was to be sent first, if that was later than it came. What is
+    told of a message that `requires_tls` is its header at most, and goes the same way.
     """
 
     returns: DsnReturn | None = None
@@ -79,12 +81,15 @@ class DsnOrder:
     notify: frozenset[Notify] = frozenset()
     orcpt: str = ""
     due_ms: int = 0
+    requires_tls: bool = False
 
     @classmethod
-    def of_mail(cls, *, ret: str, envid: str, due_ms: int = 0) -> Self:
+    def of_mail(cls, *, ret: str, envid: str, due_ms: int = 0, requires_tls: bool = False) -> Self:
         """Return what the parameters of MAIL ask for; "" for one that was not given."""
         returns = DsnReturn(ret) if ret else None
-        return cls(returns, from_xtext(envid), due_ms=due_ms)
+        if requires_tls:
+            returns = DsnReturn.HEADERS
+        return cls(returns, from_xtext(envid), due_ms=due_ms, requires_tls=requires_tls)
 
     def of_rcpt(self, notify: str, orcpt: str) -> Self:
         """Return what those of RCPT ask for beside."""
@@ -105,6 +110,8 @@ class DsnOrder:
             words.append("O" + self.orcpt)
         if self.due_ms:
             words.append(f"T{self.due_ms}")
+        if self.requires_tls:
+            words.append("Q")
         return " ".join(words)
 
     @classmethod
@@ -121,6 +128,7 @@ class DsnOrder:
                 notify=frozenset(_NOTIFIES[letter] for letter in words.get("N", "")),
                 orcpt=words.get("O", ""),
                 due_ms=int(words.get("T", "0")),
+                requires_tls="Q" in words,
             )
         except (KeyError, ValueError) as exc:
             raise SchemaError(f"an order for reports cannot be read: {exc}") from exc
@@ -194,6 +202,31 @@ def facts_text(
 def asks_for_delay(text: str) -> bool:
     """Whether a row's text asks for reports of delay; cheap, and never fails."""
     return any(word[:1] == "N" and "d" in word for word in text.split(" "))
+
+
+def dsn_of_message(text: str) -> str:
+    """Return a row's text without what is about its recipient alone."""
+    if "O" not in text:
+        return text
+    return " ".join(word for word in text.split(" ") if word[:1] != "O")
+
+
+def request_of_all(requests: Sequence[DsnRequest | None]) -> DsnRequest | None:
+    """Return one request for a recipient each, equal in all but who they were at first."""
+    first = next(filter(None, requests), None)
+    if first is None:
+        return None
+    return replace(
+        first,
+        original_recipients=_joined(
+            [each.original_recipients if each else () for each in requests]
+        ),
+        orcpts=_joined([each.orcpts if each else () for each in requests]),
+    )
+
+
+def _joined(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(part[0] if part else "" for part in parts) if any(parts) else ()
 
 
 def _words(text: str) -> dict[str, str]:

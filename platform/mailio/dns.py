@@ -223,7 +223,8 @@ class DnsResolver:
             detail = f"{domain} takes no mail (null MX)"
             return MxAnswer(DnsStatus.NULL_MX, ttl_s=records.ttl_s, detail=detail)
         hosts.sort(key=lambda host: (host.preference, host.name))
-        return MxAnswer(DnsStatus.OK, tuple(hosts), records.ttl_s, is_secure=records.is_secure)
+        answer = MxAnswer(DnsStatus.OK, tuple(hosts), records.ttl_s, is_secure=records.is_secure)
+        return replace(answer, canonical=records.canonical)
 
     async def _implicit_mx(self, domain: str, records: _Records) -> MxAnswer:
         found = await self.addresses(domain)
@@ -231,7 +232,8 @@ class DnsResolver:
             ttl_s = min(found.ttl_s, records.ttl_s)
             is_secure = records.is_secure and found.is_secure
             hosts = (MxHost(0, domain),)
-            return MxAnswer(DnsStatus.OK, hosts, ttl_s, is_implicit=True, is_secure=is_secure)
+            own = MxAnswer(DnsStatus.OK, hosts, ttl_s, is_implicit=True, is_secure=is_secure)
+            return replace(own, canonical=found.canonical)
         if found.status is DnsStatus.NO_DATA:
             detail = f"{domain} has neither MX nor address"
             return MxAnswer(DnsStatus.NO_DATA, ttl_s=records.ttl_s, detail=detail)
@@ -264,6 +266,9 @@ class DnsResolver:
         is_alias_secure = is_secure
         if not is_secure and canonical != host:
             alias = await self._ask(host, dns.rdatatype.CNAME)
+            if alias.status is DnsStatus.TEMPORARY:
+                # Whether there are TLSA records to heed hangs on it.
+                return AddressAnswer(DnsStatus.TEMPORARY, detail=alias.detail)
             is_alias_secure = alias.is_secure and alias.rrset is not None
         return AddressAnswer(
             DnsStatus.OK,

@@ -19,7 +19,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -38,14 +38,17 @@ class RedisHostMemory:
     """Used on one event loop."""
 
     def __init__(self, url: str, *, node: str, prefix: str = "pf") -> None:
-        self._client = Redis.from_url(
+        # It waits for a connection that is free: many hosts fail at once, and no other time.
+        pool = BlockingConnectionPool.from_url(
             url,
             decode_responses=True,
             socket_timeout=ANSWER_TIMEOUT_S,
             socket_connect_timeout=ANSWER_TIMEOUT_S,
             max_connections=CONNECTIONS,
+            timeout=ANSWER_TIMEOUT_S,
             retry=Retry(NoBackoff(), 1),
         )
+        self._client = Redis.from_pool(pool)
         self._prefix = f"{prefix}:hosts:{node}"
         self._own: OrderedDict[str, tuple[float, str]] = OrderedDict()
 

@@ -129,7 +129,7 @@ class LetterIntake:
         )
         policy = self._policy.current()
         plan = plan_submission(
-            _offer(received + letter.content, letter, orders),
+            replace(_offer(letter, orders), trace=received),
             policy=policy,
             account_id=account_id,
             message_id=message_id,
@@ -167,7 +167,8 @@ class LetterIntake:
         return [_told(answer) for answer in answers]
 
 
-def _offer(raw: bytes, letter: Letter, orders: dict[str, object]) -> Offer:
+def _offer(letter: Letter, orders: dict[str, object]) -> Offer:
+    raw = letter.content
     if not orders:
         return Offer("", None, raw, _recipients(letter), mail_class=MailClass.MAIN)
     # Whom it goes to was told by RCPT: here only what the fields ask for is read.
@@ -179,7 +180,9 @@ def _offer(raw: bytes, letter: Letter, orders: dict[str, object]) -> Offer:
 def _recipients(letter: Letter, send_at: datetime | None = None) -> tuple[OfferedRecipient, ...]:
     """Return them with the reports they are asked for; equal orders are one text."""
     due_ms = round(send_at.timestamp() * 1000) if send_at is not None else 0
-    order = DsnOrder.of_mail(ret=letter.ret, envid=letter.envid, due_ms=due_ms)
+    order = DsnOrder.of_mail(
+        ret=letter.ret, envid=letter.envid, due_ms=due_ms, requires_tls=letter.requires_tls
+    )
     common = order.to_text()
     return tuple(
         OfferedRecipient(

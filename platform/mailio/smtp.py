@@ -14,11 +14,13 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import re
 import socket
 import ssl
 from dataclasses import replace
 
 from mailcore.outcome import Scope, TlsResult
+from mailcore.policy.words import TlsMode
 from mailcore.ports import ConnectFailed, Endpoint, TimedOut, TlsFailed
 from mailcore.reply import SmtpReply
 from mailcore.security import Proof
@@ -30,6 +32,8 @@ from mailio.tls_identity import TlsIdentity, Unproven, unproven
 # Linux's IP_BIND_ADDRESS_NO_PORT: choose the port at connect, so that one source address is not
 # limited to the 28,000 ephemeral ports in all, but per destination.
 _IP_BIND_ADDRESS_NO_PORT = 24
+# RFC 6066 §3: a host name, in ASCII (or an address, which is never told).
+_SAYABLE = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 _OUR_FAULTS = frozenset({errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EACCES, errno.EMFILE})
 
 
@@ -125,13 +129,15 @@ class SmtpConnector:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         demand, result = endpoint.demand, TlsResult.VALIDATION_FAILURE
+        is_opportunistic = endpoint.tls is TlsMode.OPPORTUNISTIC
         encrypted: asyncio.Transport | None = None
+        protocol.tls_begins()
         try:
             async with asyncio.timeout(self._timeouts.tls_s):
                 encrypted = await loop.start_tls(
                     transport,
                     protocol,
-                    self._identity.context_for(demand),
+                    self._identity.context_for(demand, is_opportunistic=is_opportunistic),
                     server_hostname=_asked_name(endpoint) or None,
                     ssl_handshake_timeout=self._timeouts.tls_s,
                 )
@@ -149,15 +155,18 @@ class SmtpConnector:
             result, reason = exc.result, exc.reason
             if encrypted is not None:
                 encrypted.abort()
-        except (OSError, ssl.SSLError) as exc:
+        except (OSError, ssl.SSLError, ValueError) as exc:
             reason = f"the TLS handshake failed: {exc}"
         reply = SmtpReply.local(451, "4.7.5", reason)
         raise TlsFailed(reply, scope=Scope.HOST, stage="starttls", result=result)
 
 
 def _asked_name(endpoint: Endpoint) -> str:
-    """Return the name to ask the server for: with DANE the TLSA base domain (RFC 7672 §8.1)."""
-    demand = endpoint.demand
+    """Return the name to ask the server for: with DANE the TLSA base domain (RFC 7672 §8.1).
+
+    "" for what DNS has and no server can be called by: such a name cannot even be said.
+    """
+    demand, name = endpoint.demand, endpoint.host
     if demand is not None and demand.proof is Proof.TLSA:
-        return demand.names[0]
-    return endpoint.host
+        name = demand.names[0]
+    return name if _SAYABLE.fullmatch(name) else ""

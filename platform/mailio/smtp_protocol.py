@@ -15,14 +15,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from mailcore.outcome import Scope, SessionInfo
+from mailcore.outcome import Scope
 from mailcore.policy.words import TlsMode
 from mailcore.ports import (
-    ConnectFailed,
     Disconnected,
     Endpoint,
     TimedOut,
-    TlsFailed,
     TransportError,
     WireMessage,
     Withheld,
@@ -33,7 +31,6 @@ from mailcore.transaction import (
     Dialogue,
     Done,
     Failed,
-    FaultKind,
     Ready,
     SendContent,
     Stage,
@@ -41,17 +38,21 @@ from mailcore.transaction import (
     Step,
     Write,
 )
-from mailio.smtp_transaction import ChunkingMemory, SmtpTransaction, Timeouts, fail_future
+from mailio.smtp_transaction import (
+    KINDS,
+    ChunkingMemory,
+    SmtpTransaction,
+    Timeouts,
+    blames_tls,
+    described,
+    fail_future,
+    tls_broken,
+)
 
 BLOCK_BYTES = 128 * 1024
 # What is kept back of large content until the claim has been asked about; without it a server
 # that was told the size of a chunk has nothing whole.
 LAST_BYTES = 4096
-_KINDS: dict[FaultKind, type[TransportError]] = {
-    FaultKind.REFUSED: ConnectFailed,
-    FaultKind.TLS: TlsFailed,
-    FaultKind.BROKEN: Disconnected,
-}
 
 
 class SmtpProtocol(asyncio.Protocol):
@@ -79,7 +80,8 @@ class SmtpProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._lost: asyncio.Future[None] = loop.create_future()
         self._answered: asyncio.Future[None] | None = None
-        self._is_tls_negotiated = False
+        self._is_tls_negotiated = self._is_shaking_hands = False
+        self._early = b""
         self._is_paused = False
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -93,12 +95,7 @@ class SmtpProtocol(asyncio.Protocol):
         if endpoint.is_implicit_tls:
             self.opened.set_result(False)
         self.proven = CLEAR
-        self.session = SessionInfo(
-            mx_host=endpoint.host,
-            mx_address=endpoint.address,
-            source_address=endpoint.source_address,
-            ehlo_name=endpoint.ehlo_name,
-        )
+        self.session = described(endpoint)
 
     # -- what the engine uses
 
@@ -117,6 +114,11 @@ class SmtpProtocol(asyncio.Protocol):
     def takes_8bit(self) -> bool:
         """Whether content with octets over 127 may be sent as it is."""
         return self._dialogue.extensions.eight_bit
+
+    @property
+    def takes_requiretls(self) -> bool:
+        """Whether the server passes a message's need for TLS on."""
+        return self._is_tls_negotiated and self._dialogue.extensions.require_tls
 
     @property
     def most_recipients(self) -> int:
@@ -160,6 +162,10 @@ class SmtpProtocol(asyncio.Protocol):
         reply = SmtpReply.local(451, "4.4.2", reason)
         self._break(Disconnected, reply, scope=Scope.SESSION)
 
+    def tls_begins(self) -> None:
+        """From here on all that comes was decrypted."""
+        self._is_shaking_hands = True
+
     def tls_established(self, transport: asyncio.Transport, proven: Proven) -> None:
         """Go on under TLS, through the transport that encrypts."""
         self._transport = transport
@@ -167,9 +173,11 @@ class SmtpProtocol(asyncio.Protocol):
         self._is_tls_negotiated = True
         self.opened = self._loop.create_future()
         if self._dialogue.is_over:
-            self._fail_opening(Disconnected, "the connection was lost in the TLS handshake")
+            text = "the connection was lost in the TLS handshake"
+            fail_future(self.opened, tls_broken(SmtpReply.local(451, "4.4.2", text), "starttls"))
             return
         self._run(self._dialogue.tls_established())
+        self.data_received(self._early)
 
     # -- asyncio.Protocol
 
@@ -184,11 +192,14 @@ class SmtpProtocol(asyncio.Protocol):
             if not self._answered.done():
                 self._answered.set_result(None)
         elif self.opened.done() and not self._dialogue.is_ready:
-            # Between 220 and the handshake, or after the end: nothing said now counts.
-            return
+            # Between 220 and the handshake, or after the end: nothing said now counts but the
+            # greeting, where TLS comes first: it may come with the handshake's last octets.
+            if self._endpoint.is_implicit_tls and self._is_shaking_hands:
+                self._early += data
         elif self._ending is not None:
             # It cannot answer what has not left yet.
             text = "protocol error: an answer before the end of the content was sent"
+            self._dialogue.is_in_doubt = True
             self._break(Disconnected, SmtpReply.local(451, "4.5.0", text), scope=Scope.SESSION)
         else:
             dialogue = self._dialogue
@@ -232,7 +243,7 @@ class SmtpProtocol(asyncio.Protocol):
             elif isinstance(step, SendContent):
                 self._send_content(step)
             elif isinstance(step, Failed):
-                self._break(_KINDS[step.kind], step.reply, scope=step.scope, stage=step.stage)
+                self._break(KINDS[step.kind], step.reply, scope=step.scope, stage=step.stage)
             else:
                 self._open(step)
         if not self._dialogue.is_over:
@@ -240,26 +251,10 @@ class SmtpProtocol(asyncio.Protocol):
 
     def _open(self, step: Ready | StartTls) -> None:
         if isinstance(step, Ready):
-            self._describe()
+            dsn = self._dialogue.extensions.dsn
+            self.session = described(self._endpoint, self._transport, offers_dsn=dsn)
         if not self.opened.done():
             self.opened.set_result(isinstance(step, Ready))
-
-    def _describe(self) -> None:
-        transport = self._transport
-        if transport is None:
-            return
-        tls = transport.get_extra_info("ssl_object")
-        cipher = tls.cipher() if tls is not None else None
-        own = transport.get_extra_info("sockname")
-        self.session = SessionInfo(
-            mx_host=self._endpoint.host,
-            mx_address=self._endpoint.address,
-            source_address=self._endpoint.source_address or (own[0] if own else ""),
-            ehlo_name=self._endpoint.ehlo_name,
-            tls_version=(tls.version() or "") if tls is not None else "",
-            tls_cipher=cipher[0] if cipher else "",
-            offers_dsn=self._dialogue.extensions.dsn,
-        )
 
     # -- content
 
@@ -325,10 +320,6 @@ class SmtpProtocol(asyncio.Protocol):
         stage = self._dialogue.awaits
         return stage.told if stage is not None else Stage.MAIL.value
 
-    def _fail_opening(self, kind: type[TransportError], reason: str) -> None:
-        reply = SmtpReply.local(451, "4.4.2", reason)
-        fail_future(self.opened, kind(reply, scope=Scope.HOST, stage="starttls"))
-
     def _break(
         self,
         kind: type[TransportError],
@@ -359,7 +350,10 @@ class SmtpProtocol(asyncio.Protocol):
                 )
             )
             kind, scope = Disconnected, Scope.SESSION
-        fail_future(self.opened, kind(reply, scope=scope, stage=stage))
+        error = kind(reply, scope=scope, stage=stage)
+        if blames_tls(error, self._endpoint, is_under_tls=self._is_tls_negotiated):
+            error = tls_broken(reply, stage)
+        fail_future(self.opened, error)
         self._disarm()
         if self._transport is not None:
             self._transport.abort()
@@ -397,4 +391,6 @@ class SmtpProtocol(asyncio.Protocol):
             return
         waited = "while sending content" if self._sending is not None else f"at {self._stage()}"
         reply = SmtpReply.local(451, "4.4.2", f"timed out {waited}")
+        # A reply that was lost moved those behind it. At the end of content none of them was.
+        self._dialogue.is_in_doubt |= self._dialogue.awaits is not Stage.DOT
         self._break(TimedOut, reply, scope=Scope.HOST)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
 
 from mailcore.address import ForwardPath
 from mailcore.errors import AddressError
 from mailcore.policy.model import Node
 from mailcore.reception import Gauge, Limits
+from mailio.settings import SettingsError
 from mailio.smtp_session import Desk, Patience, SmtpSession
+from mailio.smtp_tls_listener import TlsListener
 from mailio.smtpd_settings import SmtpdSettings
 
 log = logging.getLogger(__name__)
@@ -39,35 +40,41 @@ class SmtpServer:
         self.desk = desk
         self.patience = patience or Patience()
         self.limits = limits or Limits(message_bytes=settings.message_bytes)
-        self.gauge = Gauge(settings.memory_bytes)
+        self.gauge = Gauge(settings.memory_bytes, settings.memory_bytes // 2)
         self.tls = _tls_context(settings)
         self.sessions: set[SmtpSession] = set()
         self._is_stopping = False
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[asyncio.Server | TlsListener] = []
         self._all_gone = asyncio.Event()
 
     async def start(self) -> None:
         """Listen."""
         loop = asyncio.get_running_loop()
         try:
-            for is_tls, addresses in (
-                (False, self._settings.listen),
-                (True, self._settings.tls_listen),
-            ):
-                for host, port in addresses:
-                    listener = await loop.create_server(
-                        self._session_factory(is_tls=is_tls),
-                        host,
-                        port,
-                        ssl=self.tls if is_tls else None,
-                        ssl_handshake_timeout=self.patience.tls_s if is_tls else None,
-                        backlog=_BACKLOG,
+            for host, port in self._settings.listen:
+                self._listeners.append(
+                    await loop.create_server(
+                        lambda: SmtpSession(self), host, port, backlog=_BACKLOG
                     )
-                    self._listeners.append(listener)
+                )
+            for host, port in self._settings.tls_listen:
+                secure = self._tls_listener()
+                secure.start(host, port, backlog=_BACKLOG)
+                self._listeners.append(secure)
         except OSError:
             for listener in self._listeners:
                 listener.close()
             raise
+
+    def _tls_listener(self) -> TlsListener:
+        if self.tls is None:
+            raise SettingsError("SMTPD_TLS_LISTEN needs SMTPD_TLS_CERT and SMTPD_TLS_KEY")
+        return TlsListener(
+            lambda client: SmtpSession(self, tls_client=client),
+            door=self.desk.door,
+            context=self.tls,
+            handshake_s=self.patience.tls_s,
+        )
 
     @property
     def ports(self) -> list[int]:
@@ -109,9 +116,6 @@ class SmtpServer:
     def _settle_gone(self) -> None:
         if self._is_stopping and not self.sessions:
             self._all_gone.set()
-
-    def _session_factory(self, *, is_tls: bool) -> Callable[[], SmtpSession]:
-        return lambda: SmtpSession(self, is_tls=is_tls)
 
 
 # ── TLS ───────────────────────────────────────────────────────────────────────────────────────

@@ -107,20 +107,21 @@ class Home(Protocol):
 
 
 class SmtpSession(asyncio.Protocol):
-    """One connection."""
+    """One connection. `tls_client` is the address of one that came by TLS and is counted."""
 
-    def __init__(self, server: Home, *, is_tls: bool) -> None:
+    def __init__(self, server: Home, *, tls_client: str | None = None) -> None:
         self._server = server
         self._desk = server.desk
         self._patience = server.patience
-        self._is_tls = is_tls
+        self._is_tls = tls_client is not None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._dialogue: Reception | None = None
-        self._address = ""
+        self._address = tls_client or ""
         self._work: asyncio.Task[None] | None = None
         self._early: list[bytes] = []
         self._is_closing = False
+        self._is_gone = False
         self._has_peer_ended = False
         self._is_write_blocked = False
         self._content_until: float | None = None
@@ -133,15 +134,16 @@ class SmtpSession(asyncio.Protocol):
         """Greet, or say why not."""
         # uvloop's transports are asyncio's by their methods alone.
         self._transport = wire = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        self._address = str(peer[0]) if peer else ""
         door, server = self._desk.door, self._server
-        refusal = door.enter(self._address)
-        if refusal is not None:
-            log.info("session refused", extra={"client": self._address, "reply": str(refusal)})
-            wire.write(reply_octets(refusal))
-            wire.close()
-            return
+        if not self._is_tls:
+            peer = transport.get_extra_info("peername")
+            self._address = str(peer[0]) if peer else ""
+            refusal = door.enter(self._address)
+            if refusal is not None:
+                log.info("session refused", extra={"client": self._address, "reply": str(refusal)})
+                wire.write(reply_octets(refusal))
+                wire.close()
+                return
         self._dialogue = Reception(
             host=server.host,
             limits=server.limits,
@@ -179,6 +181,9 @@ class SmtpSession(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give back what is held."""
+        if self._is_gone:
+            return
+        self._is_gone = True
         if self._timer is not None:
             self._timer.cancel()
         if self._work is not None:
@@ -211,8 +216,18 @@ class SmtpSession(asyncio.Protocol):
 
     def cut_off(self) -> None:
         """End now."""
-        if self._transport is not None:
-            self._transport.abort()
+        dialogue, transport = self._dialogue, self._transport
+        if transport is None:
+            return
+        transport.abort()
+        if dialogue is not None and dialogue.waits is Waits.TLS:
+            # Nobody is told of a line that is lost in the middle of a handshake.
+            self.connection_lost(None)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a connection, or was."""
+        return self._transport is not None
 
     # -- steps
 
@@ -291,9 +306,9 @@ class SmtpSession(asyncio.Protocol):
             )
         except (OSError, ssl.SSLError, TimeoutError) as exc:
             log.info("TLS failed", extra={"client": self._address, "reason": str(exc)})
-            transport.abort()
-            return
+            secured = None
         if secured is None:
+            self.cut_off()
             return
         self._transport, self._is_tls = secured, True
         self._run(dialogue.secured())
@@ -356,6 +371,6 @@ class SmtpSession(asyncio.Protocol):
         if dialogue is None or transport is None:
             return
         if self._is_closing or self._is_write_blocked or dialogue.waits is Waits.TLS:
-            transport.abort()
+            self.cut_off()
             return
         self._run(dialogue.time_out())

@@ -1,6 +1,8 @@
 """A transaction on the wire, how long each step may take, and what a server did not bear.
 
-Gives    Timeouts, ChunkingMemory, SmtpTransaction (a `mailcore.ports.WireTransaction`), fail_future
+Gives    Timeouts, ChunkingMemory; SmtpTransaction (a `mailcore.ports.WireTransaction`); KINDS (what
+         a fault is raised as); fail_future; described (a session as events tell it), blames_tls,
+         tls_broken
 Follows  RFC 5321 §4.5.3.2 (timeouts)
 """
 
@@ -11,8 +13,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from mailcore.ports import RecipientReply, TransportError, WireMessage
-from mailcore.transaction import Stage, Transaction
+from mailcore.outcome import Scope, SessionInfo, TlsResult
+from mailcore.policy.words import TlsMode
+from mailcore.ports import (
+    ConnectFailed,
+    Disconnected,
+    Endpoint,
+    RecipientReply,
+    TlsFailed,
+    TransportError,
+    WireMessage,
+)
+from mailcore.reply import SmtpReply
+from mailcore.transaction import FaultKind, Stage, Transaction
+
+KINDS: dict[FaultKind, type[TransportError]] = {
+    FaultKind.REFUSED: ConnectFailed,
+    FaultKind.TLS: TlsFailed,
+    FaultKind.BROKEN: Disconnected,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +138,38 @@ def fail_future(
         future.set_exception(error)
         # Looking at it once tells asyncio that it was seen: nobody has to wait for it.
         future.exception()
+
+
+def described(
+    endpoint: Endpoint, transport: asyncio.Transport | None = None, *, offers_dsn: bool = False
+) -> SessionInfo:
+    """Return what a session is like."""
+    tls = transport.get_extra_info("ssl_object") if transport is not None else None
+    cipher = tls.cipher() if tls is not None else None
+    own = transport.get_extra_info("sockname") if transport is not None else None
+    return SessionInfo(
+        mx_host=endpoint.host,
+        mx_address=endpoint.address,
+        source_address=endpoint.source_address or (own[0] if own else ""),
+        ehlo_name=endpoint.ehlo_name,
+        tls_version=(tls.version() or "") if tls is not None else "",
+        tls_cipher=cipher[0] if cipher else "",
+        offers_dsn=offers_dsn,
+    )
+
+
+def blames_tls(error: TransportError, endpoint: Endpoint, *, is_under_tls: bool) -> bool:
+    """Whether an opening broke where TLS was tried and might be done without: in clear it may
+    work (RFC 7435)."""
+    if endpoint.tls is not TlsMode.OPPORTUNISTIC:
+        return False
+    # A server that has no time for us now says so under TLS as well.
+    is_busy = isinstance(error, ConnectFailed) and not error.reply.is_permanent
+    is_first_word = is_under_tls and error.stage == Stage.EHLO.told and not is_busy
+    return error.stage == Stage.STARTTLS.told or is_first_word
+
+
+def tls_broken(reply: SmtpReply, stage: str) -> TlsFailed:
+    """Return the end of an opening over TLS that began and led nowhere."""
+    result = TlsResult.VALIDATION_FAILURE
+    return TlsFailed(reply, scope=Scope.HOST, stage=stage, result=result)

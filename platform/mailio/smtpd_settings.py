@@ -55,6 +55,12 @@ def load_smtpd(environ: Mapping[str, str]) -> SmtpdSettings:
     if not cert and not networks:
         detail = "nobody can log in without TLS, and SMTPD_NETWORKS names no host of yours"
         raise SettingsError(f"SMTPD_TLS_CERT is not set: {detail}")
+    message_bytes = _count(environ, "SMTPD_MESSAGE_BYTES", 25 * 2**20, 1024, 2**30)
+    memory_bytes = _count(environ, "SMTPD_MEMORY_BYTES", 256 * 2**20, 2**20, 2**40)
+    if memory_bytes < 3 * message_bytes:
+        # One account may hold half, and dots that are doubled take room of their own.
+        detail = f"is less than three times SMTPD_MESSAGE_BYTES ({message_bytes})"
+        raise SettingsError(f"SMTPD_MEMORY_BYTES: {memory_bytes} {detail}")
     return SmtpdSettings(
         listen=listen,
         tls_listen=tls_listen,
@@ -62,11 +68,11 @@ def load_smtpd(environ: Mapping[str, str]) -> SmtpdSettings:
         tls_key=Path(key) if key else None,
         host=_host(environ.get("SMTPD_HOST", "")),
         networks=networks,
-        message_bytes=_count(environ, "SMTPD_MESSAGE_BYTES", 25 * 2**20, 1024, 2**30),
+        message_bytes=message_bytes,
         connections=_count(environ, "SMTPD_CONNECTIONS", 1000, 1, 100_000),
         connections_per_address=_count(environ, "SMTPD_CONNECTIONS_PER_ADDRESS", 100, 1, 100_000),
         messages_per_minute=_count(environ, "SMTPD_MESSAGES_PER_MINUTE", 0, 0, 10**9),
-        memory_bytes=_count(environ, "SMTPD_MEMORY_BYTES", 256 * 2**20, 2**20, 2**40),
+        memory_bytes=memory_bytes,
         shows_client=_flag(environ, "SMTPD_SHOW_CLIENT"),
     )
 

@@ -37,6 +37,7 @@ OLD_S = 86_400.0
 READ_S = 30.0
 FORGET_S = 3600.0
 MOST_ANSWERS = 100_000
+_Fetching = asyncio.Task[StsAnswer]
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ class StsCache:
         self._known: dict[str, StsPolicy] = {}
         self._answers: OrderedDict[str, tuple[float, StsAnswer]] = OrderedDict()
         self._failed: dict[tuple[str, str], tuple[float, StsAnswer]] = {}
-        self._looking: dict[str, asyncio.Task[StsAnswer]] = {}
+        self._looking: dict[str, asyncio.Task[StsAnswer | _Fetching]] = {}
+        self._fetching: dict[str, _Fetching] = {}
         self._behind: set[asyncio.Task[object]] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mta-sts")
         self._read_at = self._forgot_at = clock.monotonic()
@@ -84,14 +86,27 @@ class StsCache:
 
     async def policy(self, domain: str) -> StsAnswer:
         """Return the policy of a domain that is in force."""
-        domain = host_name(domain)
+        found = await self._asked(host_name(domain))
+        return found if isinstance(found, StsAnswer) else await asyncio.shield(found)
+
+    async def at_hand(self, domain: str) -> StsAnswer | None:
+        """Return the policy of a domain, None while it is being fetched."""
+        found = await self._asked(host_name(domain))
+        return found if isinstance(found, StsAnswer) else None
+
+    # -- looking
+
+    async def _asked(self, domain: str) -> StsAnswer | _Fetching:
         now = self._clock.monotonic()
         if now - self._read_at > READ_S:
             self._read_at = now
             self._spawn(self._read())
         kept = self._answers.get(domain)
-        if kept is not None and kept[0] > now and self._is_in_force(kept[1].policy):
+        if kept is not None and kept[0] > now:
+            # Also a policy that is over by now: one with no life at all would be fetched each time.
             return kept[1]
+        if domain in self._fetching:
+            return self._fetching[domain]
         task = self._looking.get(domain)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._look(domain))
@@ -100,17 +115,19 @@ class StsCache:
         # It is looked for all who wait: one who is cancelled does not end it.
         return await asyncio.shield(task)
 
-    # -- looking
+    async def _look(self, domain: str) -> StsAnswer | _Fetching:
+        found = await self._found(domain)
+        if isinstance(found, StsAnswer):
+            self._keep(domain, found)
+        return found
 
-    async def _look(self, domain: str) -> StsAnswer:
-        answer = await self._found(domain)
+    def _keep(self, domain: str, answer: StsAnswer) -> None:
         self._answers[domain] = (self._clock.monotonic() + ANSWER_S, answer)
         self._answers.move_to_end(domain)
         while len(self._answers) > MOST_ANSWERS:
             self._answers.popitem(last=False)
-        return answer
 
-    async def _found(self, domain: str) -> StsAnswer:
+    async def _found(self, domain: str) -> StsAnswer | _Fetching:
         record = await self._resolver.txt(f"_mta-sts.{domain}")
         policy_id = parse_sts_record(record.texts) if record.status is DnsStatus.OK else ""
         known = self._known.get(domain)
@@ -127,7 +144,15 @@ class StsCache:
             return StsAnswer(known)
         if failed is not None and has_failed:
             return failed[1]
-        return await self._fetch(domain, policy_id, known)
+        task = asyncio.get_running_loop().create_task(self._awaited(domain, policy_id, known))
+        self._fetching[domain] = task
+        task.add_done_callback(lambda _: self._fetching.pop(domain, None))
+        return task
+
+    async def _awaited(self, domain: str, policy_id: str, known: StsPolicy | None) -> StsAnswer:
+        answer = await self._fetch(domain, policy_id, known)
+        self._keep(domain, answer)
+        return answer
 
     async def _fetch(self, domain: str, policy_id: str, known: StsPolicy | None) -> StsAnswer:
         """Fetch a policy; where that fails the one that is known stays."""
@@ -141,7 +166,8 @@ class StsCache:
             return self._note_failed(domain, policy_id, known, result, str(exc))
         policy = replace(policy, expires_ms=self._now_ms() + policy.max_age_s * 1000)
         self._failed.pop((domain, policy_id), None)
-        self._learn([policy])
+        self._known[policy.domain] = policy
+        self._answers.pop(policy.domain, None)
         self._spawn(self._write(policy))
         return StsAnswer(policy)
 
@@ -160,8 +186,8 @@ class StsCache:
         self._failed[domain, policy_id] = (now + FAILED_S, answer)
         return StsAnswer(known) if known is not None else answer
 
-    def _is_in_force(self, policy: StsPolicy | None) -> bool:
-        return policy is None or policy.expires_ms > self._now_ms()
+    def _is_in_force(self, policy: StsPolicy) -> bool:
+        return policy.expires_ms > self._now_ms()
 
     def _is_old(self, policy: StsPolicy) -> bool:
         left_s = (policy.expires_ms - self._now_ms()) / 1000
@@ -173,13 +199,10 @@ class StsCache:
     # -- the store
 
     def _learn(self, policies: Iterable[StsPolicy]) -> None:
+        """Take over what the fleet knows, but for what was fetched later here."""
         for policy in policies:
             known = self._known.get(policy.domain)
-            if (
-                known is None
-                or known.expires_ms <= policy.expires_ms
-                or (known.policy_id != policy.policy_id)
-            ):
+            if known is None or known.fetched_ms <= policy.fetched_ms:
                 self._known[policy.domain] = policy
                 self._answers.pop(policy.domain, None)
 

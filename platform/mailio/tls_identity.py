@@ -12,6 +12,7 @@ gives no way to tell OpenSSL of it: signature by signature up to a certificate t
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -79,17 +80,23 @@ class TlsIdentity:
     ) -> None:
         self._now = now
         self._ca_file = ca_file
-        self._open = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._open.check_hostname = False
-        self._open.verify_mode = ssl.CERT_NONE
+        self._open = _unchecked()
+        # Encryption of old is better than none, where none is the other choice (RFC 7435).
+        self._any = _unchecked()
+        self._any.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        self._any.set_ciphers("DEFAULT:!aNULL:!eNULL:@SECLEVEL=0")
         self._pkix: ssl.SSLContext | None = None
         if ca_file:
             # Read at once: a file that is not there must stop the process, not its mail.
             self._pkix = pkix_context(ca_file)
 
-    def context_for(self, demand: TlsDemand | None) -> ssl.SSLContext:
-        """Return what to shake hands with."""
-        if demand is None or demand.proof is not Proof.PKIX:
+    def context_for(
+        self, demand: TlsDemand | None, *, is_opportunistic: bool = False
+    ) -> ssl.SSLContext:
+        """Return what to shake hands with; `is_opportunistic`: the mail goes in clear otherwise."""
+        if demand is None or demand.proof is Proof.NONE:
+            return self._any if is_opportunistic else self._open
+        if demand.proof is not Proof.PKIX:
             return self._open
         if self._pkix is None:
             self._pkix = pkix_context(self._ca_file)
@@ -105,7 +112,7 @@ class TlsIdentity:
         try:
             if demand.proof is Proof.PKIX:
                 return Proven(is_encrypted=True, names=frozenset(_named(chain[0], demand.names)))
-            return Proven(is_encrypted=True, tlsa=frozenset(self._matched(chain, demand)))
+            return self._matched(chain, demand)
         except _NOT_OURS as exc:
             # Of many odd things in a certificate one is met only when it is read.
             reason = f"the certificate cannot be read: {type(exc).__name__}"
@@ -113,20 +120,24 @@ class TlsIdentity:
 
     # -- DANE
 
-    def _matched(self, chain: Sequence[_Shown], demand: TlsDemand) -> list[Tlsa]:
-        """Return the records that stand for this chain."""
+    def _matched(self, chain: Sequence[_Shown], demand: TlsDemand) -> Proven:
+        """Return the records that stand for this chain, and below an authority the names."""
         found = [each for each in demand.tlsa if each.usage == TlsaUsage.DANE_EE]
         found = [each for each in found if _means(each, chain[0])]
         if found:
-            return found
+            return Proven(is_encrypted=True, tlsa=frozenset(found))
         problem: Unproven | None = None
         for record in demand.tlsa:
             if record.usage != TlsaUsage.DANE_TA:
                 continue
             try:
                 if self._leads_to(record, chain):
-                    _named(chain[0], demand.names)
-                    return [record]
+                    names = _named(chain[0], demand.names)
+                    return Proven(
+                        is_encrypted=True,
+                        tlsa=frozenset({record}),
+                        tlsa_names=frozenset(names),
+                    )
             except Unproven as exc:
                 problem = exc
         reason = "no TLSA record means the certificate of the server or of one who issued it"
@@ -177,6 +188,13 @@ class TlsIdentity:
             raise Unproven(TlsResult.NOT_TRUSTED, f"the certificate of {subject} is not yet valid")
 
 
+def _unchecked() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def pkix_context(ca_file: str = "") -> ssl.SSLContext:
     """Return a context that wants a chain to an authority of this file, or of the system's.
 
@@ -225,20 +243,37 @@ def _key(der: bytes) -> Any:
 
 
 def _named(shown: _Shown, wanted: Iterable[str]) -> list[str]:
-    """Return the wanted names that the certificate has; Unproven if it has none of them."""
+    """Return the wanted names that the certificate has; Unproven if it has none of them.
+
+    An address stands in a field of its own (RFC 6125 §1.7.2): no name is one.
+    """
     names: list[str] = []
+    addresses: list[str] = []
     if shown.parsed is not None:
         try:
             found = shown.parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
             names = found.value.get_values_for_type(x509.DNSName)
+            addresses = list(map(str, found.value.get_values_for_type(x509.IPAddress)))
         except (x509.ExtensionNotFound, *_NOT_OURS):
-            names = []
-    proven = [name for name in wanted if is_named(names, name)]
+            names = addresses = []
+    proven = [
+        name
+        for name in wanted
+        if (name in addresses if _is_address(name) else is_named(names, name))
+    ]
     if not proven:
-        has = ", ".join(names[:5]) or "no DNS name"
+        has = ", ".join((names + addresses)[:5]) or "no DNS name"
         reason = f"the certificate is for {has}, not for {' or '.join(wanted)}"
         raise Unproven(TlsResult.WRONG_HOST, reason)
     return proven
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _means(record: Tlsa, shown: _Shown) -> bool:

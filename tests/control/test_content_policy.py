@@ -70,6 +70,8 @@ def test_a_sender_s_own_keys_are_chosen_on_its_page_and_sign_while_they_are_acti
         ({"action": "delete", "name": "DKIM-Signature", "value": ""}, "cannot be overridden"),
         ({"action": "delete", "name": "MIME-Version", "value": ""}, "cannot be overridden"),
         ({"action": "add", "name": "Content-Type", "value": "text/x"}, "cannot be overridden"),
+        ({"action": "add", "name": "List-Id", "value": "Grüße <a.test>"}, "takes plain ASCII"),
+        ({"action": "add", "name": "Reply-To", "value": "grün@a.test"}, "takes plain ASCII"),
         ({"action": "delete", "name": "x-postfleet-token", "value": ""}, "cannot be overridden"),
     ],
 )

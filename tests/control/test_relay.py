@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from control.audit.models import AuditEntry
 from control.policy.compiler import compile_policy
-from control.secrets import get_secret
+from control.secrets import get_secret, has_secret
 from control.senders.models import Sender
 from mailcore.errors import PolicyRefused
 from mailcore.policy import codec, model, words
@@ -100,7 +100,6 @@ def test_its_password_is_in_the_vault_alone(house: House, panel: Client) -> None
         ({"relay_host": ""}, "Name the relay's host."),
         ({"relay_host": "no host"}, "relay_host|domain"),
         ({"relay_port": 0}, "greater than or equal to 1"),
-        ({"relay_host": "192.0.2.25"}, "name the host, or do not verify"),
         ({"relay_login": ""}, "Give the login."),
         ({"relay_password": None}, "Give the password for the relay."),
         ({"relay_tls": "none"}, "the login would travel in clear"),
@@ -118,13 +117,63 @@ def test_what_cannot_work_is_refused_by_field(
     [
         {"relay_auth": "none", "relay_login": "", "relay_password": None},
         {"relay_host": "[192.0.2.25]", "relay_verifies": None},
-        {"relay_host": "2001:db8::25", "relay_verifies": None},
+        {"relay_host": "2001:db8::25"},
         {"relay_tls": "none", "relay_allows_clear": "on"},
         {"uses_relay": None, "relay_host": "", "relay_login": "", "relay_password": None},
     ],
 )
 def test_what_works_is_saved(house: House, panel: Client, changes: dict[str, Any]) -> None:
     assert save(panel, house, **changes) == ""
+
+
+@pytest.mark.parametrize("moved", [{"relay_host": "mine.test"}, {"relay_login": "other"}])
+def test_a_password_never_goes_to_another_host_or_login(
+    house: House, panel: Client, moved: dict[str, Any]
+) -> None:
+    save(panel, house)
+    old = Sender.objects.get(pk=house.sender.pk).relay_secret_ref
+    stays = {"relay_host": "relay.example.com", "relay_password": None}
+    assert "Give the password" in save(panel, house, **(stays | moved))
+    assert get_secret(old) == b"very secret"
+    assert save(panel, house, **(stays | moved | {"relay_password": "another"})) == ""
+    new = Sender.objects.get(pk=house.sender.pk).relay_secret_ref
+    assert get_secret(new) == b"another"
+    # Workers that still have the policy of before look under the old reference.
+    assert not has_secret(old)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"uses_relay": None, "relay_host": "relay.example.com"},
+        {"relay_auth": "none", "relay_host": "relay.example.com"},
+    ],
+)
+def test_a_password_that_nobody_logs_in_with_is_not_kept(
+    house: House, panel: Client, changes: dict[str, Any]
+) -> None:
+    save(panel, house)
+    ref = Sender.objects.get(pk=house.sender.pk).relay_secret_ref
+    assert save(panel, house, **changes) == ""
+    assert not has_secret(ref)
+    assert Sender.objects.get(pk=house.sender.pk).relay_secret_ref == ""
+
+
+def test_the_password_goes_with_its_sender_and_is_asked_for_before_it_comes_back(
+    house: House, panel: Client
+) -> None:
+    save(panel, house)
+    ref = Sender.objects.get(pk=house.sender.pk).relay_secret_ref
+    page = reverse("admin:senders_sender_delete", args=[house.sender.pk])
+    assert panel.post(page, {"post": "yes"}).status_code == 302
+    row = Sender.objects.get(pk=house.sender.pk)
+    assert (row.is_deleted, row.relay_secret_ref, has_secret(ref)) == (True, "", False)
+    chosen = {"action": "restore", "_selected_action": [row.pk]}
+    panel.post(reverse("admin:senders_sender_changelist"), chosen)
+    assert Sender.objects.get(pk=row.pk).is_deleted
+    assert save(panel, house, relay_host="relay.example.com") == ""
+    panel.post(reverse("admin:senders_sender_changelist"), chosen)
+    assert not Sender.objects.get(pk=row.pk).is_deleted
 
 
 def test_a_login_whose_password_is_gone_is_refused_with_its_row(house: House) -> None:

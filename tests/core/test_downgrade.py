@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import encodebytes
 from email import message_from_bytes, policy
 
 import pytest
@@ -13,6 +14,13 @@ from mailcore.render import to_7bit
 
 HEAD = b"From: a@one.test\r\nMIME-Version: 1.0\r\n"
 PLAIN = b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+# Where a line is broken, its rest must not be a delimiter.
+FRAGMENTS = [
+    b"w" * 75 + b"--b", b"--b", b"--b--", b"--b\xc3\xa9", b"\r\n", b"=", b"=3D", b" ", b"x" * 100,
+    b"\xff", "é".encode(), b".",
+]  # fmt: skip
+TYPES = [b"text/plain", b"text/html; charset=utf-8", b"application/pdf"]
+ENCODINGS = [b"8bit", b"binary", b"quoted-printable", b"base64"]
 
 
 def leaves(content: bytes) -> list[bytes]:
@@ -64,12 +72,61 @@ def test_the_parts_that_need_it_are_converted_and_the_container_says_7bit() -> N
             "8bit_sealed",
         ),
         (b"From: \xc3\xa4@one.test\r\n\r\nx\r\n", "8bit_header"),
+        (HEAD + b"Content-Transfer-Encoding: x-uuencode\r\n\r\n\xc3\xa4\r\n", "8bit_encoded"),
+        (HEAD + b"Content-Transfer-Encoding: base64\r\n\r\nm\xc3\xa4rz.\r\n", "8bit_encoded"),
+        *(
+            (
+                HEAD
+                + b"Content-Type: multipart/mixed; boundary*=%s''%%C3%%BCb\r\n\r\n" % charset
+                + b"--b\r\n\r\n\xc3\xa4\r\n",
+                "content_type",
+            )
+            for charset in (b"idna", b"punycode", b"undefined")
+        ),
     ],
 )
 def test_what_converting_would_break_is_refused(content: bytes, code: str) -> None:
     with pytest.raises(SubmissionRefused) as caught:
         to_7bit(content)
     assert [problem.code for problem in caught.value.problems] == [code]
+
+
+def test_what_is_encoded_already_is_not_encoded_again() -> None:
+    printable = b"Content-Transfer-Encoding: quoted-printable\r\n\r\n"
+    text = to_7bit(HEAD + printable + b'<a href=3D"x">caf=C3=A9</a> \xc2\xa9\r\n')
+    assert text == HEAD + printable + b'<a href=3D"x">caf=C3=A9</a> =C2=A9\r\n'
+    pdf = HEAD + b"Content-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    assert to_7bit(pdf + b"JVBE\xa0Ri0x\r\nLjQK\r\n\xa0\r\n") == pdf + b"JVBERi0xLjQK\r\n"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(TYPES),
+            st.sampled_from(ENCODINGS),
+            st.lists(st.sampled_from(FRAGMENTS), max_size=8).map(b"".join),
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_parts_stay_as_many_and_read_the_same(parts: list[tuple[bytes, bytes, bytes]]) -> None:
+    parts = [
+        (kind, word, encodebytes(text) + b"\xff" if word == b"base64" else text)
+        for kind, word, text in parts
+    ]
+    body = b"".join(
+        b"--b\r\nContent-Type: %s\r\nContent-Transfer-Encoding: %s\r\n\r\n%s\r\n" % part
+        for part in parts
+    )
+    content = HEAD + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + body + b"--b--\r\n"
+    try:
+        converted = to_7bit(content)
+    except SubmissionRefused:
+        return  # what stands behind a delimiter among the fragments is no header
+    assert converted.isascii()
+    assert leaves(converted) == leaves(content)
+    assert max(map(len, converted.split(b"\r\n"))) <= 998
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=120), max_size=8))

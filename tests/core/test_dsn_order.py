@@ -41,6 +41,7 @@ ORDERS = st.builds(
     notify=NOTIFIES,
     orcpt=st.just("") | st.text(max_size=20).map(lambda text: f"rfc822;{xtext(text)}"),
     due_ms=st.integers(0, 2**50),
+    requires_tls=st.booleans(),
 )
 
 
@@ -183,3 +184,11 @@ def test_ends_without_an_attempt_keep_it_too_and_say_whose_purge_it_was() -> Non
         )
         assert purged.events[0].kind == EventKind.PURGED.value
         assert purged.events[0].rule == ("account" if is_own else "")
+
+
+@pytest.mark.parametrize("ret", ["", "FULL", "HDRS"])
+def test_of_mail_with_requiretls_nobody_is_asked_to_return_more_than_the_header(ret: str) -> None:
+    order = DsnOrder.of_mail(ret=ret, envid="", requires_tls=True)
+    request = order.request(returns_to_us=True)
+    assert request is not None
+    assert request.returns is DsnReturn.HEADERS

@@ -54,6 +54,11 @@ def test_we_are_known_by_any_of_our_names_in_any_case() -> None:
         ("2001:db8:0::1", 25, True),
         ("198.51.100.7", 587, True),
         ("198.51.100.8", 587, False),
+        ("127.0.0.1", 587, True),
+        ("127.9.9.9", 587, True),
+        ("::1", 587, True),
+        ("0.0.0.0", 587, True),
+        ("127.0.0.1", 25, False),
         ("no address", 587, False),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailcore.render.overrides import PROTECTED, override_headers
+from mailcore.render.overrides import PROTECTED, can_be_written, override_headers
 
 CONTENT = b"From: a@b.test\r\nX-Job: one\r\n two\r\nSubject: hi\r\n\r\nX-Job: in the body\r\n"
 
@@ -60,3 +60,29 @@ def test_an_added_value_of_any_letters_is_read_as_it_was_written() -> None:
     got = override_headers(CONTENT, add=(("X-Greeting", "Grüße, 世界"),), delete=())
     assert got.isascii()
     assert message_from_bytes(got, policy=policy.SMTP)["X-Greeting"] == "Grüße, 世界"
+
+
+def test_the_name_of_an_added_address_is_encoded_and_the_address_is_not() -> None:
+    add = (("Reply-To", "Jürgen <j@b.test>, k@b.test"),)
+    got = override_headers(b"Reply-To: x@y.test\r\n\r\n", add=add, delete=())
+    assert got == b"Reply-To: =?utf-8?B?SsO8cmdlbg==?= <j@b.test>,\r\n k@b.test\r\n\r\n"
+    found = message_from_bytes(got, policy=policy.SMTP)["Reply-To"].addresses
+    assert [(one.display_name, one.addr_spec) for one in found] == [
+        ("Jürgen", "j@b.test"),
+        ("", "k@b.test"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Reply-To", "jürgen@b.test"),
+        ("Cc", "Grüße: a@b.test;"),
+        ("List-Id", "Grüße <news.b.test>"),
+        ("List-Unsubscribe", "<https://b.test/ü>"),
+    ],
+)
+def test_a_value_that_no_reader_would_understand_has_no_effect(name: str, value: str) -> None:
+    assert not can_be_written(name, value)
+    assert can_be_written(name, "a@b.test")
+    assert override_headers(CONTENT, add=((name, value),), delete=()) is CONTENT

@@ -261,7 +261,7 @@ def test_mail_in_circles_is_refused() -> None:
     session.codes(TO_DATA)
     assert session.codes(b"Received: x\r\n" * 2 + MESSAGE + b".\r\n") == ["250 2.0.0"]
     session.codes(TO_DATA)
-    assert session.codes(b"Received: x\r\nreceived: y\r\n" * 2 + MESSAGE + b".\r\n") == [
+    assert session.codes(b"Received : x\r\nreceived\t: y\r\n" * 2 + MESSAGE + b".\r\n") == [
         "554 5.4.6"
     ]
 

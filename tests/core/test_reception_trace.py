@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -77,13 +78,30 @@ def test_our_fields_are_gone_from_what_is_sent() -> None:
 def test_received_tells_the_protocol_and_hides_the_client() -> None:
     stamp = received_field(LETTER, host="mx.shop.test", queue_id="q1", at=NOW)
     assert stamp == (
-        b"Received: by mx.shop.test (Postfleet) with ESMTPSA id q1;\r\n"
+        b"Received: from pc.test\r\n\tby mx.shop.test (Postfleet) with ESMTPSA id q1;\r\n"
         b"\tSat, 31 Jan 2026 09:30:00 +0000\r\n"
     )
     shown = received_field(LETTER, host="mx.shop.test", queue_id="q1", at=NOW, client="192.0.2.7")
-    assert shown.startswith(b"Received: from pc.test (192.0.2.7)\r\n\tby mx.shop.test")
+    assert shown.startswith(b"Received: from pc.test ([192.0.2.7])\r\n\tby mx.shop.test")
     repaired = repair(shown + header(), message_id=UUID(int=1), date=NOW).content
     assert repaired.startswith(shown)
+
+
+@pytest.mark.parametrize(
+    ("ehlo", "client", "origin"),
+    [
+        ("pc.test", "2001:db8::7", "pc.test ([IPv6:2001:db8::7])"),
+        ("pc.test", "fe80::7%eth0", "pc.test ([IPv6:fe80::7])"),
+        ("[192.0.2.7]", "192.0.2.7", "[192.0.2.7] ([192.0.2.7])"),
+        ("[192.0.2.7]", "", "unknown"),
+    ],
+)
+def test_received_names_addresses_as_literals_or_not_at_all(
+    ehlo: str, client: str, origin: str
+) -> None:
+    letter = replace(LETTER, ehlo=ehlo)
+    stamp = received_field(letter, host="mx.shop.test", queue_id="q1", at=NOW, client=client)
+    assert stamp.startswith(f"Received: from {origin}\r\n\tby mx.shop.test ".encode())
 
 
 @pytest.mark.parametrize(

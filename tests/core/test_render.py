@@ -172,6 +172,14 @@ def test_an_8bit_body_without_a_type_is_declared() -> None:
     assert parsed(repaired(HEAD + b"\r\nna\xc3\xafve\r\n").content).get_content() == "naïve\r\n"
 
 
+def test_blanks_before_a_colon_are_left_out() -> None:
+    raw = b"From \t: a@shop.test\r\nSubject : x\r\n y : z\r\n\r\nbody : x\r\n"
+    content = repaired(raw)
+    assert content.content.startswith(b"From: a@shop.test\r\nSubject: x\r\n y : z\r\n")
+    assert content.content.endswith(b"\r\n\r\nbody : x\r\n")
+    assert content.subject == "x y : z"
+
+
 def test_a_long_header_field_is_folded_at_blanks() -> None:
     references = b" ".join(b"<%d@shop.test>" % number for number in range(200))
     content = repaired(HEAD + b"References: " + references + b"\r\n\r\nbody\r\n").content
@@ -283,6 +291,40 @@ def test_what_cannot_be_told_apart_is_left_as_it_is() -> None:
     assert b"Content-Type" not in content
     kept = b"Content-Type: text/plain; name=\xc3\xa4.txt\r\n"
     assert kept in repaired(HEAD + kept + b"\r\n").content
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"Content-Type: text/plain\r\n\r\n",
+        b"Content-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n",
+        b"Content-Type: image/x\r\nContent-Transfer-Encoding: base64\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("column", range(70, 80))
+def test_a_line_is_never_broken_in_front_of_what_reads_as_a_delimiter(
+    part: bytes, column: int
+) -> None:
+    evil = b"w" * column + b"--b1\r\nContent-Type: text/html\r\n\r\nevil\r\n" + b"z" * 1000
+    raw = HEAD + multipart(part + evil)
+    content = repaired(raw).content
+    assert len(payloads(content)) == 1
+    assert payloads(content) == payloads(raw) or b"base64" in part
+    assert max(map(len, lines_of(content))) <= 998
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Type: multipart/mixed; boundary*=idna''%C3%BCb\r\n\r\n",
+        b"Content-Transfer-Encoding: x-uuencode\r\n\r\n",
+    ],
+)
+def test_a_part_that_nobody_can_read_is_left_alone_and_refused_with_a_long_line(
+    head: bytes,
+) -> None:
+    assert repaired(HEAD + head + b"short\r\n").content.endswith(b"\r\n\r\nshort\r\n")
+    assert problem_of(HEAD + head + b"x" * 1200) == ("/raw", "line_too_long")
 
 
 def test_an_encoded_body_with_a_long_line_is_broken_and_decodes_to_the_same() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import cast
+from uuid import UUID
 
 import pytest
 
@@ -13,8 +14,9 @@ from mailcore.classify.dsn import Dsn, DsnAction, parse_dsn
 from mailcore.classify.mime import read_part
 from mailcore.dsn import DsnOrder, DsnReturn, Notify
 from mailcore.events import Event
+from mailcore.outcome import TlsNeed
 from mailcore.reply import EnhancedStatus
-from mailcore.report import build_report, report_of, way_of
+from mailcore.report import build_report, report_of, submission_of, way_of
 from mailcore.report.build import MAX_HEADER, MAX_RETURNED
 from tests.support import builders
 from tests.support.reporting import CONTENT, NOW, NOW_MS, event, facts
@@ -234,11 +236,31 @@ def test_content_that_is_gone_is_said_to_be_gone() -> None:
     assert "no longer kept" in words(octets)
 
 
+@pytest.mark.parametrize("requires_tls", [False, True])
+def test_a_report_of_mail_with_requiretls_goes_the_same_way_and_returns_the_header(
+    requires_tls: bool,
+) -> None:
+    order = DsnOrder.of_mail(ret="FULL", envid="", requires_tls=requires_tls)
+    about = event(dsn=facts(order))
+    report = report_of(about)
+    assert report is not None
+    way = way_of(report, builders.policy(), host=HOST)
+    assert way is not None
+    mail = submission_of(report, way, message_id=UUID(int=1), content=built(about))
+    assert mail.tls_need is (TlsNeed.REQUIRETLS if requires_tls else TlsNeed.POLICY)
+    assert (b"The body." in mail.content) is not requires_tls
+
+
 def test_eight_bits_are_returned_in_seven() -> None:
     octets = built(event(dsn=facts(FULL)), EIGHT_BITS)
     assert octets.isascii()
     assert kinds(octets)[2] == "message/rfc822"
     assert b"Gr=C3=BC=C3=9Fe" in octets
+
+
+def test_a_message_that_cannot_be_converted_costs_the_report_its_body_alone() -> None:
+    content = EIGHT_BITS.replace(b"text/plain; charset=utf-8", b"multipart/x; boundary*=idna''%C3b")
+    assert kinds(built(event(dsn=facts(FULL)), content))[2] == "text/rfc822-headers"
 
 
 def test_a_header_in_utf8_is_returned_as_one_that_may_be_encoded() -> None:

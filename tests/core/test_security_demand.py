@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -135,10 +136,24 @@ def test_secure_records_are_obeyed_before_any_other_policy() -> None:
 def test_the_names_of_an_authority_are_the_hosts_and_the_domains() -> None:
     answer = TlsaAnswer(DnsStatus.OK, (TA,), base="real.host.test", is_secure=True)
     assert demand(answer).names == ("real.host.test", HOST, "peer.test")
+    # The domain is an alias: its end is a name of its own.
+    aliased = demand(answer, canonical="Real.peer.test.")
+    assert aliased.names == ("real.host.test", HOST, "peer.test", "real.peer.test")
+
+
+UNUSABLE = TlsaAnswer(DnsStatus.OK, (Tlsa(1, 1, 1, b"x" * 32),), HOST, is_secure=True)
+
+
+def test_records_that_nobody_can_use_take_nothing_from_an_enforced_policy() -> None:
+    for need in TlsNeed:
+        assert demand(UNUSABLE, sts=sts(), need=need) == demand(sts=sts(), need=need)
+        assert demand(UNUSABLE, sts=sts(StsMode.ENFORCE, "other.test"), need=need).refusal
+    tested = demand(UNUSABLE, sts=sts(StsMode.TESTING))
+    assert (tested.level, tested.result) == (Level.ENCRYPTED, "tlsa-invalid")
 
 
 def test_records_that_nobody_can_use_still_demand_encryption() -> None:
-    found = demand(TlsaAnswer(DnsStatus.OK, (Tlsa(1, 1, 1, b"x" * 32),), HOST, is_secure=True))
+    found = demand(UNUSABLE)
     assert (found.level, found.proof, found.result) == (
         Level.ENCRYPTED,
         Proof.NONE,
@@ -268,6 +283,19 @@ def test_a_proof_of_one_kind_or_name_stands_for_no_other() -> None:
     assert not Proven(True, frozenset({"mx2.peer.test"})).meets(by_name)
     assert not Proven(True, tlsa=frozenset({TA})).meets(by_tlsa)
     assert Proven(True, tlsa=frozenset({EE, TA})).meets(by_tlsa)
+
+
+def test_what_an_authority_issued_for_one_domain_stands_for_no_other() -> None:
+    answer = TlsaAnswer(DnsStatus.OK, (TA, EE), HOST, is_secure=True)
+    by_authority = demand(replace(answer, records=(TA,)))
+    for names, is_met in (((), False), (("else.test",), False), (("x", "peer.test"), True)):
+        proven = Proven(True, tlsa=frozenset({TA}), tlsa_names=frozenset(names))
+        assert proven.meets(by_authority) is is_met
+    # The name was not shown by PKIX, nor would one that was stand for the record.
+    below = Proven(True, tlsa=frozenset({TA}), tlsa_names=frozenset({HOST}))
+    assert not below.meets(demand(sts=sts()))
+    assert not Proven(True, frozenset({HOST}), frozenset({TA})).meets(by_authority)
+    assert Proven(True, tlsa=frozenset({EE})).meets(demand(answer))
 
 
 def test_a_row_of_a_domain_goes_before_those_of_its_parents() -> None:

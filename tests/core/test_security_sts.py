@@ -28,6 +28,7 @@ def parsed(body: bytes) -> StsPolicy:
         (["v=spf1 -all"], ""),
         (["id=1; v=STSv1"], ""),
         (["v=STSv1"], ""),
+        (["v=STSv1", "v=STSv1; id=2;"], "2"),
         (["v=STSv12; id=1"], ""),
         (["v=STSv1; id="], ""),
         (["v=STSv1; id=with-dash"], ""),

@@ -42,12 +42,18 @@ def test_a_chain_never_confuses_whose_reply_is_whose(
         group = text(dialogue.begin(transaction))
         if group.startswith("RSET"):
             owed += "250 reset\r\n"
+        # A server that refused the MAIL, takes a recipient and says 354 is another test's.
+        at_data = at_data if mail == 250 or 250 not in rcpts else 503
         owed += f"{mail} m\r\n" + "".join(f"{code} r\r\n" for code in rcpts) + f"{at_data} d\r\n"
         steps: list[Step] = []
         while owed:
             cut = data.draw(st.integers(1, len(owed)))
             steps += dialogue.receive(owed[:cut].encode())
             owed = owed[cut:]
+            if not owed and text(steps).endswith("RSET\r\n"):
+                # Somebody was refused for good: our place in the dialogue is asked for.
+                owed = "250 reset\r\n"
+                steps = []
         if SendContent(transaction) in steps:
             dialogue.dot_sent(transaction)
             owed = f"{dot} dot\r\n"
@@ -83,7 +89,14 @@ def unstuffed(wire: bytes) -> bytes:
     return b"".join((line[1:] if line.startswith(b".") else line) + b"\r\n" for line in lines[:end])
 
 
-@given(st.lists(st.text(st.sampled_from(".ab \t"), max_size=5).map(str.encode), max_size=30))
+# A line of content that was repaired has any octet but those of its end.
+LINE = st.one_of(
+    st.text(st.sampled_from(".ab \t"), max_size=5).map(str.encode),
+    st.binary(max_size=20).map(lambda octets: octets.replace(b"\r", b".").replace(b"\n", b".")),
+)
+
+
+@given(st.lists(LINE, max_size=30))
 def test_content_reads_the_same_behind_its_stuffed_dots(lines: list[bytes]) -> None:
     content = b"".join(line + b"\r\n" for line in lines)
     assert unstuffed(dot_stuffed(content) + b".\r\n") == content

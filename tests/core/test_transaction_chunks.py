@@ -179,6 +179,45 @@ def test_one_recipients_refusal_out_of_step_bounces_no_other() -> None:
     assert verdicts(transaction) == [None, None]
 
 
+@pytest.mark.parametrize("said", ["250 2.1.5 c is taken", "550 5.1.1 c is nobody", "421 4.3.2 bye"])
+def test_where_all_are_refused_a_reset_shows_whether_they_were_meant(said: str) -> None:
+    dialogue = opened(CHUNKED)
+    transaction = message("a", "b")
+    dialogue.begin(transaction)
+    steps = hear(dialogue, "250 2.1.0 ok", "550 5.1.1 a is nobody", "550 5.1.1 a is nobody")
+    assert text(steps) == "RSET\r\n"
+    assert Done(transaction) not in steps
+    steps = hear(dialogue, said)
+    if said.startswith("421"):
+        assert steps[0] == Done(transaction)
+        return
+    assert isinstance(steps[-1], Failed)
+    assert dialogue.break_off() == [transaction]
+    assert verdicts(transaction) == [None, None]
+    assert transaction.stage is Stage.RCPT
+
+
+@pytest.mark.parametrize("said", ["250 2.0.0 reset", "250 ok", "502 5.5.1 no RSET here"])
+def test_refusals_stand_once_the_reset_behind_them_is_answered(said: str) -> None:
+    dialogue = opened(CHUNKED)
+    transaction = message("a", "b")
+    dialogue.begin(transaction)
+    hear(dialogue, "250 2.1.0 ok", "550 5.1.1 no", "450 4.2.1 later")
+    assert hear(dialogue, said) == [Done(transaction)]
+    assert [known and known[0] for known in verdicts(transaction)] == [550, 450]
+    assert not text(dialogue.begin(message())).startswith("RSET")
+
+
+def test_one_refusal_in_the_midst_of_a_chunk_for_many_is_another_commands() -> None:
+    dialogue = opened(CHUNKED)
+    transaction = message("a", "b")
+    dialogue.begin(transaction)
+    said = ["250 2.1.0 ok", "250 2.1.0 twice", "250 2.1.5 a is taken", "550 5.1.1 b is nobody"]
+    assert isinstance(hear(dialogue, *said)[-1], Failed)
+    assert dialogue.break_off() == [transaction]
+    assert verdicts(transaction) == [None, None]
+
+
 def test_a_late_word_on_the_one_recipient_counts() -> None:
     dialogue = opened(CHUNKED)
     transaction = chunk_sent(dialogue)

@@ -135,6 +135,17 @@ def test_requiretls_is_said_where_it_is_offered_under_tls() -> None:
     assert commands(dialogue, requires_tls=True)[0] == "MAIL FROM:<from@me.test> REQUIRETLS"
 
 
+def test_a_report_is_not_lost_over_a_server_that_does_not_know_requiretls() -> None:
+    dialogue = Dialogue("me.test", wants_tls=True)
+    for lines in (["220 hello"], ["250-x", "250 STARTTLS"], ["220 go"]):
+        hear(dialogue, *lines)
+    dialogue.tls_established()
+    hear(dialogue, "250-x", "250 PIPELINING")
+    assert commands(dialogue, requires_tls=True, reverse_path="")[0] == "MAIL FROM:<>"
+    in_clear = refused(offering("REQUIRETLS"), requires_tls=True, reverse_path="")
+    assert in_clear.startswith("550 5.7.30 ")
+
+
 def test_a_domain_of_other_letters_needs_no_smtputf8() -> None:
     lines = commands(offering(), reverse_path="f@größe.test", forward_paths=("a@bücher.test",))
     assert lines[:2] == [

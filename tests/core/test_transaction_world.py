@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailcore.errors import SubmissionRefused
+from mailcore.render import repair
 from mailcore.transaction import (
     Dialogue,
     Done,
     Failed,
     SendContent,
+    Stage,
     Step,
     Transaction,
     WireMessage,
@@ -39,6 +46,31 @@ SOUND = st.one_of(
 ANY = st.lists(
     st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"a", b"..", b"MAIL FROM:<x@y.test>", b"\xff"]),
     max_size=30,
+).map(b"".join)
+# What a client may bring: line ends of all kinds, dots where they hurt, long lines, any octet.
+BROUGHT = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                b"\r",
+                b"\n",
+                b"\r\n",
+                b".",
+                b"..",
+                b"\r\n.\r\n",
+                b"\n.\n",
+                b"\r.\r",
+                b"RSET\r\n",
+                b"\x1a",
+            ]
+        ),
+        st.text(max_size=5).map(str.encode),
+        st.binary(max_size=20),
+        st.builds(
+            bytes.__mul__, st.sampled_from([b".", b"x", b"\xc3\xbc "]), st.integers(990, 3000)
+        ),
+    ),
+    max_size=12,
 ).map(b"".join)
 
 
@@ -188,18 +220,47 @@ def test_a_reply_that_comes_twice_delivers_nothing_that_was_not_taken(
     assert not any(fault.startswith("no command") for fault in server.wrong)
 
 
-class Stammering(ModelServer):
-    """Says one of its replies twice."""
+@settings(max_examples=100)
+@given(plans(SOUND), OFFERS, st.integers(2, 20), st.booleans(), st.data())
+def test_a_reply_too_many_or_too_few_bounces_nobody_who_was_not_refused(
+    chain: list[Plan], offers: tuple[str, ...], which: int, is_lost: bool, data: st.DataObject
+) -> None:
+    # The answer to a MAIL may be taken for that of the content before it, if that was lost; and
+    # 552 is another word at DATA than at RCPT.
+    chain = [
+        replace(plan, mail=250, rcpts=tuple(450 if code == 552 else code for code in plan.rcpts))
+        for plan in chain
+    ]
+    server = Stammering(chain, offers, doubled=which, is_lost=is_lost)
+    wire, transactions = carried(server, chain, data)
+    # What is awaited now does not come.
+    wire.dialogue.is_in_doubt |= wire.dialogue.awaits is not Stage.DOT
+    wire.dialogue.break_off()
+    for transaction, plan in zip(transactions, chain, strict=True):
+        for known, code in zip(
+            transaction.verdicts, plan.expected(is_chunked="CHUNKING" in offers), strict=True
+        ):
+            if known is not None and known.reply.is_permanent and known.stage != "mail":
+                assert code >= 500
 
-    def __init__(self, chain: list[Plan], offers: tuple[str, ...], *, doubled: int) -> None:
+
+class Stammering(ModelServer):
+    """Says one of its replies twice, or loses it."""
+
+    def __init__(
+        self, chain: list[Plan], offers: tuple[str, ...], *, doubled: int, is_lost: bool = False
+    ) -> None:
         super().__init__(chain, offers)
         self._left = doubled
+        self._is_lost = is_lost
 
     def hear(self, data: bytes) -> None:
         """Take octets, and stammer once."""
         super().hear(data)
         if 0 < self._left <= len(self.said):
-            self.said.insert(self._left - 1, self.said[self._left - 1])
+            reply = self.said.pop(self._left - 1)
+            if not self._is_lost:
+                self.said[self._left - 1 : self._left - 1] = [reply, reply]
             self._left = 0
         self._left -= len(self.said)
 
@@ -211,3 +272,30 @@ def test_no_content_holds_an_end_for_receivers_that_take_a_bare_line_feed(conten
     assert head == b""
     lax = (b"\n" + body.replace(b"\r\n", b"\n") + mark.replace(b"\r\n", b"\n")).split(b"\n")
     assert lax.index(b".") == len(lax) - 2
+
+
+@settings(deadline=None)
+@given(BROUGHT, OFFERS, st.sampled_from([89, 1000, 1 << 20]))
+def test_every_octet_that_was_accepted_arrives(
+    body: bytes, offers: tuple[str, ...], pace: int
+) -> None:
+    raw = b"From: a@me.test\r\n\r\n" + body
+    if b"\0" in raw:
+        with pytest.raises(SubmissionRefused):
+            _repaired(raw)
+        return
+    content = _repaired(raw)
+    # What comes this far: CRLF alone ends a line, and none is longer than a server must take.
+    assert content.count(b"\r\n") == content.count(b"\r") == content.count(b"\n")
+    assert max(map(len, content.split(b"\r\n"))) <= 998
+    chain = [Plan(250, (250,), 354, 250, content)] * 2
+    server = ModelServer(chain, offers)
+    wire = Wire(server, lambda size: min(size, pace))
+    wire.settle()
+    wire.send(transactions_of(chain))
+    assert server.wrong == []
+    assert [octets for _, _, octets in server.taken] == [content, content]
+
+
+def _repaired(raw: bytes) -> bytes:
+    return repair(raw, message_id=UUID(int=1), date=datetime(2026, 1, 1, tzinfo=UTC)).content

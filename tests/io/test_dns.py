@@ -76,7 +76,8 @@ async def test_aliases_are_followed_to_their_end() -> None:
     world = NameServer(WORLD, bare_alias={"short.test"})
     async with answering(world) as server:
         asked = resolver(server)
-        assert (await asked.mx("alias.test")).hosts[0] == MxHost(10, "mx1.two.test")
+        answer = await asked.mx("alias.test")
+        assert (answer.hosts[0], answer.canonical) == (MxHost(10, "mx1.two.test"), "two.test")
         assert "127.0.0.2" in (await asked.addresses("short.test")).addresses
         assert (await asked.mx("dangling.test")).status is DnsStatus.NO_DOMAIN
 
@@ -285,6 +286,15 @@ async def test_a_secure_alias_to_a_host_that_is_not_is_told_as_such() -> None:
             found = await DnsResolver(("127.0.0.1", server.port)).addresses("alias.signed.test")
         assert (found.canonical, found.is_secure) == ("mx.else.test", False)
         assert found.is_alias_secure is bool(secure)
+
+
+async def test_an_alias_of_which_nothing_can_be_learned_is_not_taken_for_an_unsigned_one() -> None:
+    world = NameServer(
+        SIGNED, silent={"CNAME alias.signed.test"}, secure={"CNAME alias.signed.test"}
+    )
+    async with answering(world) as server:
+        asked = DnsResolver(("127.0.0.1", server.port), timeout_s=0.1)
+        assert (await asked.addresses("alias.signed.test")).status is DnsStatus.TEMPORARY
 
 
 async def test_texts_are_put_together_from_their_strings() -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 import redis
 
-from mailcore.routing.hosts import DEAD_FIRST_S, FORGET_DEAD_S, NOTHING_KNOWN, KnownHosts
+from mailcore.routing.hosts import (
+    BROKEN_TLS_S,
+    DEAD_FIRST_S,
+    FORGET_DEAD_S,
+    NOTHING_KNOWN,
+    KnownHosts,
+)
 from mailio.host_memory import RedisHostMemory
 from tests.support.stack import redis_url
 
@@ -75,6 +82,29 @@ async def test_a_rest_runs_out_by_itself_and_the_failures_are_counted_on(
         assert int(lives[dead]) <= DEAD_FIRST_S * 1000
         store.delete(dead)
     assert await look(other) == KnownHosts(failures={ADDRESSES[0]: 1})
+
+
+async def test_what_fails_at_once_is_remembered_all(
+    two: tuple[RedisHostMemory, RedisHostMemory],
+) -> None:
+    one, other = two
+    many = [f"198.51.100.{n}" for n in range(100)]
+    await asyncio.gather(*(one.note_dead(SOURCE, each, failures=1) for each in many))
+    known = await other.known(SOURCE, hosts=[], addresses=many)
+    assert known.dead == set(many)
+
+
+async def test_broken_tls_is_remembered_for_an_hour_and_no_longer(
+    two: tuple[RedisHostMemory, RedisHostMemory], url: str
+) -> None:
+    one, other = two
+    await one.note_broken_tls("mx1.test")
+    with redis.Redis.from_url(url) as store:
+        (key,) = store.scan_iter("pf:hosts:n1:tls:*")
+        left_ms = int(store.pttl(key))
+        assert (BROKEN_TLS_S - 60) * 1000 < left_ms <= BROKEN_TLS_S * 1000
+        store.delete(key)
+    assert await look(other) == NOTHING_KNOWN
 
 
 async def test_nothing_asked_is_nothing_known(

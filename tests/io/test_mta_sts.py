@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mailcore.outcome import TlsResult
-from mailcore.ports import StoreUnavailable
+from mailcore.ports import AddressAnswer, DnsStatus, StoreUnavailable
 from mailcore.security import StsAnswer, StsMode, StsPolicy
 from mailio.dns import CacheLimits, DnsResolver
 from mailio.ledger import schema
@@ -20,6 +21,7 @@ from mailio.sts_cache import FAILED_S, READ_S, StsCache
 from mailio.sts_fetch import PATH, FetchFailed, StsFetcher
 from tests.support.certificates import DAY, Authority, Shown, self_signed
 from tests.support.dns_peer import NameServer, answering
+from tests.support.fake_sources import TableResolver
 from tests.support.https_peer import Web, page, serving_https
 from tests.support.stack import drop_postgres, postgres_url
 
@@ -57,7 +59,9 @@ class MemoryStore:
     def write(self, policy: StsPolicy) -> None:
         if self.is_away:
             raise StoreUnavailable("postgresql", "away")
-        self.kept[policy.domain] = policy
+        known = self.kept.get(policy.domain)
+        if known is None or known.fetched_ms <= policy.fetched_ms:
+            self.kept[policy.domain] = policy
 
     def forget(self, *, now_ms: int) -> None:
         return
@@ -215,6 +219,59 @@ async def test_a_host_that_is_not_there_is_named(root: Authority, tmp_path: Path
             await fetcher.fetch("peer.test")
 
 
+async def test_an_address_that_is_dead_leaves_time_for_the_next(
+    root: Authority, tmp_path: Path
+) -> None:
+    web = Web(page(BODY))
+    async with serving_https(web, root.issue("mta-sts.peer.test").context(tmp_path)):
+        # It takes the connection and never speaks TLS.
+        mute = await asyncio.start_server(_listen, "127.0.0.2", web.port)
+        found = AddressAnswer(DnsStatus.OK, ("127.0.0.2", "127.0.0.1"))
+        resolver = TableResolver(hosts={"mta-sts.peer.test": found})
+        ca_file = root.ca_file(tmp_path)
+        fetcher = StsFetcher(resolver, ca_file=ca_file, port=web.port, deadline_s=2 * SOON_S)
+        assert await fetcher.fetch("peer.test") == BODY
+        mute.close()
+
+
+async def _listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    writer.close()
+
+
+async def test_an_answer_counts_although_the_server_does_not_say_goodbye(
+    root: Authority, tmp_path: Path
+) -> None:
+    async with place(root, tmp_path) as it:
+        it.web.is_deaf = True
+        assert (await it.ask()).policy is not None
+
+
+async def test_who_does_not_wait_is_told_nothing_while_a_policy_is_fetched(
+    root: Authority, tmp_path: Path
+) -> None:
+    async with place(root, tmp_path) as it:
+        assert await it.cache.at_hand("peer.test") is None
+        waiting = asyncio.ensure_future(it.cache.policy("peer.test"))
+        assert await it.cache.at_hand("peer.test") is None
+        answer = await waiting
+        assert answer.policy is not None
+        assert await it.cache.at_hand("peer.test") == answer
+        assert await it.cache.at_hand("nothing.test") == StsAnswer()
+        assert len(it.web.asked) == 1
+
+
+async def test_a_policy_without_a_life_is_not_fetched_for_each_question(
+    root: Authority, tmp_path: Path
+) -> None:
+    async with place(root, tmp_path) as it:
+        it.publish("1", BODY.replace(b"604800", b"0"))
+        for _ in range(3):
+            assert (await it.cache.policy("peer.test")).policy is not None
+        await it.ask()
+        assert len(it.web.asked) == 2
+
+
 # --- downgrades -----------------------------------------------------------------------------------
 
 
@@ -261,6 +318,34 @@ async def test_an_old_policy_is_fetched_behind_the_mails_back(
         assert len(it.web.asked) == 2
 
 
+async def test_what_is_fetched_again_is_the_domains_word_however_short_its_life(
+    root: Authority, tmp_path: Path
+) -> None:
+    async with place(root, tmp_path) as it:
+        await it.ask()
+        it.clock.passed_s += 90_000
+        it.publish("1", BODY.replace(b"mx.peer", b"new.peer").replace(b"604800", b"86400"))
+        await it.ask()
+        assert (await it.ask()).policy == it.store.kept["peer.test"]
+        assert it.store.kept["peer.test"].mx == ("new.peer.test",)
+        assert len(it.web.asked) == 2
+
+
+async def test_an_old_row_of_the_store_takes_the_place_of_nothing_newer(
+    root: Authority, tmp_path: Path
+) -> None:
+    async with place(root, tmp_path) as it:
+        await it.ask()
+        it.store.is_away = True
+        it.publish("2", BODY.replace(b"604800", b"86400"))
+        newer = (await it.ask()).policy
+        it.store.is_away = False
+        assert it.store.kept["peer.test"] != newer
+        del it.records["TXT _mta-sts.peer.test"]
+        for _ in range(2):
+            assert (await it.ask()).policy == newer
+
+
 async def test_what_one_process_fetched_the_others_learn(root: Authority, tmp_path: Path) -> None:
     async with place(root, tmp_path) as it:
         other = it.start()
@@ -299,6 +384,12 @@ def test_the_fleets_store_keeps_a_policy_until_it_expires() -> None:
         store.write(newer)
         store.write(policy)
         assert other.read(now_ms=4_000) == [newer]
+        # Fetched later, to live for less: its domain's last word.
+        lines = tuple(line.replace("604800", "604797") for line in lines)
+        shorter = replace(newer, max_age_s=604_797, expires_ms=8_000, body=lines)
+        store.write(shorter)
+        store.write(replace(policy, policy_id="0"))
+        assert other.read(now_ms=4_000) == [shorter]
         fresh = PgStsPolicies(url)
         assert fresh.read(now_ms=9_000) == []
         store.forget(now_ms=9_001)

@@ -33,6 +33,7 @@ OPENING = (
     Step.EHLO_TLS,
     Step.AUTH,
 )
+MIXED = (Step.MIXED_MAIL, Step.MIXED_RCPT, Step.REFUSED_RCPT)
 SMALL = (b"n: 1\r\n\r\n.one\r\n", b"n: 2\r\n\r\ntwo\r\n")
 LARGE = (b"x" * 998 + b"\r\n") * 12_000
 # What a stalled step may take; every other step has the time that RFC 5321 gives it.
@@ -55,6 +56,8 @@ def why_not(step: Step, fault: Fault, manner: Manner) -> str:
     """Return why there is no such case; "" if there is."""
     if step in OPENING and manner is not Manner.PIPELINED:
         return "nothing of the opening depends on what is offered for transactions"
+    if step in MIXED and fault not in (Fault.LOST, Fault.TWICE):
+        return "it counts who was refused only where one reply is taken for another"
     if step is Step.DATA and manner is Manner.CHUNKED:
         return "DATA is not said"
     if fault is Fault.TLS_FAILURE and step is not Step.HANDSHAKE:
@@ -85,14 +88,23 @@ BREAKS = {
     Fault.CLOSE, Fault.RESET, Fault.GARBAGE, Fault.OVERSIZE, Fault.MANY_LINES, Fault.HALF_LINE,
     Fault.TWO_CODES, Fault.FOREIGN,
 }  # fmt: skip
+# After these a refusal that came before stands.
+SOUND = {
+    Fault.CLOSING, Fault.CLOSE, Fault.RESET, Fault.HALF_LINE, Fault.TWICE, Fault.ODD_FORM,
+}  # fmt: skip
 STALLS = {Fault.STALL, Fault.HALF_STALL}
 HASTY = {
     Step.BANNER: "greeting", Step.EHLO: "greeting", Step.HELO: "greeting",
     Step.STARTTLS: "greeting", Step.EHLO_TLS: "greeting", Step.AUTH: "greeting",
     Step.HANDSHAKE: "tls", Step.MAIL: "mail", Step.RCPT: "rcpt", Step.DATA: "data",
-    Step.CONTENT: "block", Step.DOT: "dot", Step.RSET: "mail",
+    Step.CONTENT: "block", Step.DOT: "dot", Step.RSET: "mail", Step.MIXED_MAIL: "mail",
+    Step.MIXED_RCPT: "rcpt", Step.REFUSED_RCPT: "rcpt", Step.PROOF: "mail",
 }  # fmt: skip
-TOLD = {Step.HELO: "ehlo", Step.HANDSHAKE: "starttls", Step.EHLO_TLS: "ehlo"}
+TOLD = {
+    Step.HELO: "ehlo", Step.HANDSHAKE: "starttls", Step.EHLO_TLS: "ehlo",
+    Step.MIXED_MAIL: "mail", Step.MIXED_RCPT: "rcpt", Step.REFUSED_RCPT: "rcpt",
+    Step.PROOF: "rcpt",
+}  # fmt: skip
 
 
 def expected(step: Step, fault: Fault, manner: Manner) -> set[tuple[str, ...]]:
@@ -103,13 +115,16 @@ def expected(step: Step, fault: Fault, manner: Manner) -> set[tuple[str, ...]]:
         return {(_fine_first(step), FINE)}
     if step is Step.RSET:
         return {(_fine_first(step), each) for each in _of_rset(fault, manner)}
+    if step is Step.PROOF:
+        return {_of_proof(fault)}
     if step is Step.IDLE:
         return {(FINE, "Disconnected mail session")}
     return _of_transaction(step, fault, manner)
 
 
 def _fine_first(step: Step) -> str:
-    return "550 rcpt recipient" if step is Step.RSET else FINE
+    first = {Step.RSET: "450 rcpt recipient", Step.PROOF: "550 rcpt recipient"}
+    return first.get(step, FINE)
 
 
 def _of_opening(step: Step, fault: Fault) -> tuple[str, ...]:
@@ -120,6 +135,10 @@ def _of_opening(step: Step, fault: Fault) -> tuple[str, ...]:
         return FINE, FINE
     if step is Step.HANDSHAKE:
         return ("TlsFailed starttls host",)
+    is_busy = step is Step.EHLO_TLS and fault in (Fault.REFUSE_4, Fault.CLOSING)
+    if step in (Step.STARTTLS, Step.EHLO_TLS) and fault is not Fault.TWICE and not is_busy:
+        # In clear it may work, so it is told as a fault of TLS.
+        return (f"TlsFailed {told} host",)
     if fault in STALLS or fault is Fault.LOST:
         return (f"TimedOut {told} host",)
     if fault is Fault.TWICE and step is Step.STARTTLS:
@@ -145,12 +164,23 @@ def _of_rset(fault: Fault, manner: Manner) -> set[str]:
     if fault in STALLS or fault is Fault.LOST:
         return {"TimedOut mail host"}
     if fault is Fault.TWICE:
-        return {BROKEN.format("data"), BROKEN.format("dot") + " unknown"}
+        early = {BROKEN.format("mail")} if manner is Manner.ONE_BY_ONE else set()
+        return {BROKEN.format("data"), BROKEN.format("dot") + " unknown"} | early
     return {BROKEN.format("mail")}
 
 
+def _of_proof(fault: Fault) -> tuple[str, str]:
+    """Nobody bounces before the RSET is answered as it should be, or the server ends it all."""
+    lost = BROKEN.format("mail")
+    if fault in (Fault.CLOSING, Fault.TWICE):
+        return "550 rcpt recipient", lost
+    if fault in STALLS or fault is Fault.LOST:
+        return "TimedOut rcpt host", lost
+    return BROKEN.format("rcpt"), lost
+
+
 def _of_transaction(step: Step, fault: Fault, manner: Manner) -> set[tuple[str, ...]]:
-    told = "data" if step is Step.CONTENT else step.value
+    told = "data" if step is Step.CONTENT else TOLD.get(step, step.value)
     unknown = " unknown" if step is Step.DOT else ""
     lost = BROKEN.format("mail")
     if fault is Fault.CLOSING:
@@ -188,8 +218,13 @@ def _twice(step: Step, manner: Manner) -> set[tuple[str, ...]]:
         # It may come before the next MAIL has left, or take the place of its answer.
         astray = {BROKEN.format("data"), BROKEN.format("dot") + " unknown"}
         return {(FINE, each) for each in (lost, *astray)}
+    if step is Step.REFUSED_RCPT and manner is not Manner.PIPELINED:
+        return {(BROKEN.format("rcpt"), lost)}
     if manner is Manner.CHUNKED:
         return {(BROKEN.format("data"), lost), (BROKEN.format("dot") + " unknown", lost)}
+    if manner is Manner.ONE_BY_ONE:
+        # It may come before the command that it would answer.
+        return {(BROKEN.format(told), lost) for told in ("rcpt", "data")}
     return {(BROKEN.format("data"), lost)}
 
 
@@ -207,7 +242,7 @@ def _lost(step: Step, manner: Manner) -> set[tuple[str, ...]]:
         return {("TimedOut dot host unknown", lost)}
     if manner is Manner.PIPELINED:
         return {(BROKEN.format("rcpt"), lost)}
-    told = step.value if manner is Manner.ONE_BY_ONE else "rcpt"
+    told = TOLD.get(step, step.value) if manner is Manner.ONE_BY_ONE else "rcpt"
     return {(f"TimedOut {told} host", lost)}
 
 
@@ -218,6 +253,7 @@ def _timeouts(cell: Cell) -> Timeouts:
     """Hurry only where the client must run out of patience."""
     text = " ".join(word for told in expected(*cell) for word in told)
     hasty = {step for step in HASTY if f"TimedOut {TOLD.get(step, step.value)} " in text}
+    hasty |= {cell[0]} & set(HASTY) if cell[1] is Fault.LOST and "TlsFailed" in text else set()
     if cell[0] is Step.CONTENT or cell[1] in STALLS:
         hasty = {cell[0]} & set(HASTY) if "TimedOut" in text or "TlsFailed" in text else set()
     return replace(Timeouts(quit_s=0.2), **{f"{HASTY[step]}_s": HASTE_S for step in hasty})
@@ -297,7 +333,7 @@ def test_a_fault_ends_as_it_must_and_costs_nobody_a_message(
 
 
 def _assert_nobody_bounces_by_mistake(cell: Cell, seen: Seen) -> None:
-    said = {550} if cell[0] is Step.RSET else set()
+    said = {550} if cell[0] is Step.PROOF and cell[1] in SOUND else set()
     if cell[1] is Fault.REFUSE_5:
         said.add(554)
     assert {code for codes in seen.codes for code in codes if code >= 500} <= said

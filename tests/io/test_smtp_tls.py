@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +19,7 @@ from mailcore.security import Level, Proof, Proven, Tlsa, TlsDemand, public_key_
 from mailio.smtp import SmtpConnector
 from tests.support.certificates import DAY, Authority, Shown, self_signed, tlsa_of
 from tests.support.smtp_peer import Heard, Peer, Script, obedient, serving
-from tests.support.smtp_session import PATIENT, endpoint, message, transact
+from tests.support.smtp_session import PATIENT, endpoint, hasty, message, transact
 
 HOST = "mx.test"
 PKIX = TlsDemand(Level.AUTHENTICATED, TlsPolicy.STS, Proof.PKIX, (HOST,))
@@ -96,6 +98,10 @@ async def tried(
     return failure
 
 
+def below_authority(record: Tlsa, name: str) -> Proven:
+    return Proven(True, tlsa=frozenset({record}), tlsa_names=frozenset({name}))
+
+
 def result_of(outcome: Proven | TlsFailed) -> TlsResult:
     assert isinstance(outcome, TlsFailed), outcome
     return outcome.result
@@ -112,6 +118,19 @@ async def test_a_valid_certificate_proves_the_names_it_has(
     demand = TlsDemand(Level.AUTHENTICATED, TlsPolicy.STS, Proof.PKIX, (wanted, "x.test"))
     proven = await tried(below.issue(name), demand, tmp_path, ca_file=root.ca_file(tmp_path))
     assert proven == Proven(True, frozenset({wanted}))
+
+
+@pytest.mark.parametrize("address", ["192.0.2.25", "2001:db8::25"])
+async def test_an_address_is_proven_by_its_own_field_alone(
+    address: str, root: Authority, tmp_path: Path
+) -> None:
+    demand = TlsDemand(Level.AUTHENTICATED, TlsPolicy.OPERATOR, Proof.PKIX, (address,))
+    ca_file = root.ca_file(tmp_path)
+    proven = await tried(root.issue(HOST, address), demand, tmp_path, ca_file=ca_file)
+    assert proven == Proven(True, frozenset({address}))
+    for wrong in ("192.0.2.26", "2001:db8::26", "*.0.2.25"):
+        outcome = await tried(root.issue(wrong), demand, tmp_path, ca_file=ca_file)
+        assert result_of(outcome) is TlsResult.WRONG_HOST
 
 
 @pytest.mark.parametrize("kind", ["wrong name", "only a subject", "no name", "wildcard too wide"])
@@ -147,6 +166,33 @@ async def test_without_a_demand_any_certificate_will_do(tmp_path: Path) -> None:
     demand = TlsDemand(Level.ENCRYPTED)
     for shown in (self_signed("else.test", ends=GONE), Authority.root().issue()):
         assert await tried(shown, demand, tmp_path) == Proven(True)
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+async def test_tls_of_old_is_taken_where_the_other_choice_is_none_at_all(
+    version: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    context = self_signed(HOST).context(tmp_path)
+    context.minimum_version = context.maximum_version = version
+    context.set_ciphers("ALL:@SECLEVEL=0")
+
+    async def script(peer: Peer) -> None:
+        await peer.greet(("STARTTLS",))
+        await peer.hear_verb("STARTTLS")
+        peer.say("220 go")
+        await peer.start_tls(context)
+        await peer.hear_verb("EHLO")
+        peer.say("250 peer.test")
+        await peer.stall()
+
+    async with serving(script) as heard:
+        connector = SmtpConnector(PATIENT, confine_to_loopback=True)
+        connection = await connector.connect(endpoint(heard))
+        assert connection.session.tls_version == version.name.replace("_", ".")
+        await connection.close()
+        with pytest.raises(TlsFailed):
+            await connector.connect(endpoint(heard, TlsMode.REQUIRED))
 
 
 # --- DANE -----------------------------------------------------------------------------------------
@@ -187,7 +233,7 @@ async def test_dane_ta_trusts_what_the_authority_of_the_record_issued(
     shown = below.issue("peer.test")
     record = shown.tlsa(2, selector, matching, depth=depth)
     demand = dane(record, names=(HOST, "peer.test"))
-    assert await tried(shown, demand, tmp_path) == Proven(True, tlsa=frozenset({record}))
+    assert await tried(shown, demand, tmp_path) == below_authority(record, "peer.test")
 
 
 @pytest.mark.parametrize("selector", [0, 1])
@@ -197,7 +243,7 @@ async def test_an_authority_given_in_full_need_not_be_shown(
     whole = below.issue(HOST)
     shown = Shown(whole.chain[:2], whole.key)
     record = tlsa_of(root.chain[0], 2, selector, 0)
-    assert await tried(shown, dane(record), tmp_path) == Proven(True, tlsa=frozenset({record}))
+    assert await tried(shown, dane(record), tmp_path) == below_authority(record, HOST)
 
 
 async def test_dane_ta_minds_names_dates_purpose_and_who_may_issue(
@@ -224,6 +270,22 @@ async def test_the_server_is_asked_for_the_name_the_records_are_at(tmp_path: Pat
     await tried(shown, dane(record, names=("real.host.test", HOST)), tmp_path, asked=asked)
     await tried(shown, TlsDemand(Level.ENCRYPTED), tmp_path, asked=asked)
     assert asked == ["real.host.test", HOST]
+
+
+@pytest.mark.parametrize(
+    "name", ["\\001" * 20 + ".evil.test", "a..b.test", ".a.test", "x" * 64 + ".test", "*.a.test"]
+)
+async def test_a_host_that_no_server_can_be_called_by_is_asked_for_nothing(
+    name: str, tmp_path: Path
+) -> None:
+    asked = list[str | None]()
+    async with serving(shows(self_signed(HOST), tmp_path, asked)) as heard:
+        connector = SmtpConnector(PATIENT, confine_to_loopback=True)
+        connection = await connector.connect(endpoint(heard, host=name))
+        assert connection.proven.is_encrypted
+        await transact(connection, message())
+        await connection.close()
+    assert asked == [None]
 
 
 async def test_starttls_that_was_taken_away_is_told_as_such() -> None:
@@ -276,3 +338,42 @@ async def test_tls_from_the_first_octet_is_checked_before_anything_is_said(
         with pytest.raises(TlsFailed):
             await connector.connect(replace(where, host="other.test", demand=other))
         assert heard.lines == []
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_greeting_that_comes_with_the_end_of_the_handshake_is_heard(
+    version: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    context = self_signed("relay.test").context(tmp_path)
+    context.minimum_version = context.maximum_version = version
+
+    async def script(peer: Peer) -> None:
+        came, going = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(came, going, server_side=True)
+
+        async def after(step: Callable[[], object]) -> None:
+            while True:
+                try:
+                    step()
+                    return
+                except ssl.SSLWantReadError:
+                    peer.writer.write(going.read())
+                    came.write(await peer.reader.read(65536) or b"\0")
+
+        await after(tls.do_handshake)
+        tls.write(b"220 relay.test ESMTP\r\n")
+        await after(lambda: tls.read(65536))
+        tls.write(b"250 relay.test\r\n")
+        peer.writer.write(going.read())
+        await peer.stall()
+
+    async def meet() -> str:
+        async with serving(script) as heard:
+            connector = SmtpConnector(hasty("greeting"), confine_to_loopback=True)
+            where = endpoint(heard, TlsMode.REQUIRED, host="relay.test", is_implicit_tls=True)
+            connection = await connector.connect(where)
+            await connection.close()
+            return connection.session.tls_version
+
+    # asyncio's own loop hands both over in one go; uvloop does not.
+    assert asyncio.run(meet()) == version.name.replace("_", ".")

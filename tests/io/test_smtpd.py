@@ -45,7 +45,7 @@ def test_smtplib_logs_in_over_starttls_and_its_message_is_in_the_queue(
     message["From"], message["To"], message["Bcc"] = "news@shop.test", "a@example.com", "b@x.test"
     message["X-Postfleet-Campaign"], message["Subject"] = "spring", "Grüße"
     message.set_content("schön\n.\n..\n")
-    with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
+    with smtplib.SMTP("127.0.0.1", server.port, local_hostname="pc.test", timeout=60) as client:
         client.starttls(context=trusting(house.directory))
         client.login("news", TOKEN)
         assert client.send_message(message, to_addrs=["a@example.com", "b@x.test"]) == {}
@@ -55,7 +55,8 @@ def test_smtplib_logs_in_over_starttls_and_its_message_is_in_the_queue(
         ("b@x.test", "news@shop.test"),
     ]
     content = rows[0][2].decode()
-    assert content.startswith(f"Received: by {HOST} (Postfleet) with ESMTPSA id ")
+    stamp = f"by {HOST} (Postfleet) with ESMTPSA id "
+    assert content.startswith(f"Received: from pc.test\r\n\t{stamp}")
     assert "127.0.0.1" not in content
     assert "X-Postfleet" not in content
     assert "Bcc" not in content
@@ -76,10 +77,11 @@ def test_requiretls_stays_with_the_message(house: House, server: Listening) -> N
     context = trusting(house.directory)
     with smtplib.SMTP_SSL("127.0.0.1", server.tls_port, context=context, timeout=10) as client:
         client.login("1", TOKEN)
-        client.sendmail("news@shop.test", ["a@example.com"], MESSAGE, ["REQUIRETLS"])
+        client.sendmail("news@shop.test", ["a@example.com"], MESSAGE, ["REQUIRETLS", "RET=FULL"])
         client.sendmail("news@shop.test", ["b@example.com"], MESSAGE)
     asked = house.query("SELECT tls_need FROM ledger_lane ORDER BY 1")
     assert asked == [(0,), (2,)]
+    assert house.query("SELECT dsn FROM ledger_row ORDER BY 1") == [("S",), ("S RH Q",)]
 
 
 def test_an_own_host_needs_no_login(house: House, server: Listening) -> None:
@@ -141,6 +143,17 @@ def test_what_is_no_good_token_is_refused(
         with pytest.raises(smtplib.SMTPAuthenticationError) as refused:
             client.login(user, password)
         assert refused.value.smtp_code == 535
+
+
+def test_a_message_of_the_very_size_of_the_account_passes(house: House) -> None:
+    """Our Received field does not count."""
+    size = 900
+    policy = replace(POLICY, accounts={1: replace(POLICY.accounts[1], max_message_bytes=size)})
+    head = MESSAGE.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    whole = head + b"x" * (size - len(head) - 2) + b"\r\n"
+    with Listening(house, policy=policy) as server:
+        assert send(server.port, whole)[0] == 250
+        assert send(server.port, whole[:-2] + b"x\r\n")[0] == 552
 
 
 def test_a_token_switched_off_ends_what_an_open_session_may_do(house: House) -> None:

@@ -155,6 +155,10 @@ def test_the_environment_is_read_whole() -> None:
         ({"SMTPD_NETWORKS": "::/0:acme"}, "would let the whole world send"),
         ({"SMTPD_CONNECTIONS": "many"}, "SMTPD_CONNECTIONS: 'many' is not a whole number"),
         ({"SMTPD_CONNECTIONS": "0"}, "SMTPD_CONNECTIONS: '0'"),
+        (
+            {"SMTPD_MESSAGE_BYTES": "1000000", "SMTPD_MEMORY_BYTES": "2999999"},
+            "SMTPD_MEMORY_BYTES: 2999999 is less than three times SMTPD_MESSAGE_BYTES (1000000)",
+        ),
         ({"SMTPD_SHOW_CLIENT": "yes"}, "SMTPD_SHOW_CLIENT: 'yes' is not 0 or 1"),
     ],
 )

@@ -6,6 +6,7 @@ Gives    Authority (root, below, issue), Shown (a server's chain with its key, a
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -111,6 +112,13 @@ def self_signed(*names: str, ends: timedelta = DAY) -> Shown:
     return Shown((_made("alone", key, "alone", key, names=names, ends=ends),), key)
 
 
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
 def _name(certificate: x509.Certificate) -> str:
     return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
@@ -140,7 +148,7 @@ def _made(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
     if names:
-        shown = [x509.DNSName(name) for name in names]
+        shown = [_general_name(name) for name in names]
         builder = builder.add_extension(x509.SubjectAlternativeName(shown), critical=False)
     if for_clients:
         use = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])

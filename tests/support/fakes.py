@@ -56,6 +56,7 @@ class OneTransaction:
         self.dialogue_ms = 1
 
 
+NO_REQUIRETLS = SmtpReply.local(550, "5.7.30", "the server offers no REQUIRETLS")
 Answer = SmtpReply | RecipientReply | TransportError
 
 
@@ -64,12 +65,16 @@ class ScriptedConnection:
 
     def __init__(self, receiver: ScriptedReceiver, endpoint: Endpoint) -> None:
         self._receiver = receiver
-        self.session = SessionInfo(endpoint.host, endpoint.address, endpoint.source_address)
+        self.session = SessionInfo(
+            endpoint.host, endpoint.address, endpoint.source_address, endpoint.ehlo_name
+        )
         self.proven = receiver.shown(endpoint)
         if self.proven.is_encrypted:
             self.session = replace(self.session, tls_version="TLSv1.3")
         self.is_usable = True
         self.takes_8bit = receiver.takes_8bit
+        has_extension = endpoint.host not in receiver.without_requiretls
+        self.takes_requiretls = self.proven.is_encrypted and has_extension
         self.most_recipients = 0
         self.sent = 0
 
@@ -79,6 +84,8 @@ class ScriptedConnection:
         transaction = OneTransaction()
         self.sent += 1
         answer = self._receiver.answer(message)
+        if message.requires_tls and not self.takes_requiretls:
+            answer = RecipientReply(NO_REQUIRETLS, "mail", Scope.MESSAGE)
         verdicts: list[RecipientReply | None] = [None] * len(message.forward_paths)
         if isinstance(answer, RecipientReply) and answer.stage != "dot":
             verdicts = [answer for _ in message.forward_paths]
@@ -135,6 +142,7 @@ class ScriptedReceiver:
     open: int = 0
     most_open: int = 0
     takes_8bit: bool = True
+    without_requiretls: set[str] = field(default_factory=set)
     refused: dict[str, SmtpReply] = field(default_factory=dict)
     most_taken: int = 0
     tls: Callable[[Endpoint], Proven] | None = None

@@ -20,9 +20,11 @@ def page(body: bytes, *, status: str = "200 OK", kind: str = "text/plain") -> by
 
 @dataclass
 class Web:
-    """`answer` is sent as it is; None: silence until the client goes."""
+    """`answer` is sent as it is; None: silence until the client goes. `is_deaf`: what the client
+    says after its question, a goodbye as well, is not heard."""
 
     answer: bytes | None
+    is_deaf: bool = False
     port: int = 0
     asked: list[str] = field(default_factory=list)
 
@@ -41,11 +43,17 @@ async def serving_https(web: Web, context: ssl.SSLContext) -> AsyncIterator[Web]
             if web.answer is None:
                 await reader.read()
             else:
+                if web.is_deaf:
+                    writer.transport.pause_reading()  # type: ignore[attr-defined]
                 writer.write(web.answer)
                 await writer.drain()
+                if web.is_deaf:
+                    await asyncio.Event().wait()
         except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
             pass
         finally:
+            if web.is_deaf:
+                writer.transport.abort()
             writer.close()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

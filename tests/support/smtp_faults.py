@@ -30,10 +30,14 @@ class Step(Enum):
     AUTH = "auth"
     MAIL = "mail"
     RCPT = "rcpt"
+    MIXED_MAIL = "mail, before one recipient is refused"
+    MIXED_RCPT = "rcpt, before the other is refused"
+    REFUSED_RCPT = "rcpt, which is refused unlike the other"
     DATA = "data"
     CONTENT = "content"
     DOT = "dot"
     RSET = "rset"
+    PROOF = "rset, which shows that refusals were in their places"
     IDLE = "idle"
 
 
@@ -73,6 +77,14 @@ _OFFERS = {
     Manner.ONE_BY_ONE: ("8BITMIME",),
     Manner.CHUNKED: ("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING"),
 }
+# Whom it refuses of a message that goes to `a` and `b`.
+_NOBODY = {
+    Step.MIXED_MAIL: "b@peer.test",
+    Step.MIXED_RCPT: "b@peer.test",
+    Step.REFUSED_RCPT: "a@peer.test",
+}
+# What recipients hear before a RSET; only what is for good is proved by it.
+_REFUSED_BEFORE = {Step.RSET: "450 4.2.1 not now", Step.PROOF: "550 5.1.1 nobody"}
 REFUSALS = {
     Fault.REFUSE_4: "451 4.3.0 not now",
     Fault.REFUSE_5: "554 5.7.0 never",
@@ -156,7 +168,8 @@ class Faulty:
         if verb == "AUTH":
             await self._answer(peer, Step.AUTH, "235 2.7.0 welcome")
         elif verb == "MAIL" and not self._has_sender:
-            self._has_sender = await self._answer(peer, Step.MAIL, "250 2.1.0 ok")
+            step = Step.MIXED_MAIL if self.step is Step.MIXED_MAIL else Step.MAIL
+            self._has_sender = await self._answer(peer, step, "250 2.1.0 ok")
         elif verb == "RCPT" and self._has_sender:
             await self._rcpt(peer, rest)
         elif verb == "DATA" and self._recipients:
@@ -169,7 +182,8 @@ class Faulty:
             peer.say("503 5.5.1 nobody")
         elif verb == "RSET":
             self._reset()
-            await self._answer(peer, Step.RSET, "250 2.0.0 reset")
+            step = Step.PROOF if self.step is Step.PROOF else Step.RSET
+            await self._answer(peer, step, "250 2.0.0 reset")
         elif verb == "QUIT":
             peer.say("221 2.0.0 bye")
             self._is_over = True
@@ -180,10 +194,14 @@ class Faulty:
             peer.say("500 5.5.2 what")
 
     async def _rcpt(self, peer: Peer, rest: str) -> None:
-        if self.step is Step.RSET and not self._is_fired:
-            peer.say("550 5.1.1 nobody")
-        elif await self._answer(peer, Step.RCPT, "250 2.1.5 ok"):
-            self._recipients.append(rest.removeprefix("TO:<").partition(">")[0])
+        path = rest.removeprefix("TO:<").partition(">")[0]
+        step = self.step if self.step in (Step.MIXED_RCPT, Step.REFUSED_RCPT) else Step.RCPT
+        if self.step in _REFUSED_BEFORE and not self._is_fired:
+            peer.say(_REFUSED_BEFORE[self.step])
+        elif path == _NOBODY.get(self.step):
+            await self._answer(peer, step, f"550 5.1.1 <{path}> is nobody")
+        elif await self._answer(peer, step, "250 2.1.5 ok"):
+            self._recipients.append(path)
 
     async def _data(self, peer: Peer) -> None:
         if await self._answer(peer, Step.DATA, "354 go"):

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -288,16 +289,25 @@ class Wire:
         """Return the next reply whole; "" at the end."""
         text = b""
         while not (text.endswith(b"\r\n") and text.splitlines()[-1][3:4] == b" "):
-            octet = self._socket.recv(1)
+            octet = self.octet()
             if not octet:
                 break
             text += octet
         return text.decode("ascii")
 
+    def octet(self) -> bytes:
+        """Return what comes next; b"" at the end."""
+        return self._socket.recv(1)
+
     def ask(self, octets: bytes, *, replies: int = 1) -> list[str]:
         """Send and return so many replies."""
         self.send(octets)
         return [self.reply() for _ in range(replies)]
+
+    def reset(self) -> None:
+        """Drop the line at once."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
 
     def end(self) -> None:
         """End our side."""

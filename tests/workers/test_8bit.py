@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mailcore.outcome import RowState
 from tests.support.builders import row
 from tests.support.fakes import World, world
@@ -60,3 +62,19 @@ async def test_a_spool_that_is_away_at_the_conversion_costs_a_wait_and_no_mail()
     assert it.receiver.delivered == []
     assert {each.state for each in it.ledger.rows.values()} == {RowState.WAITING}
     assert set(it.ledger.due_in_s.values()) == {5.0}
+
+
+@pytest.mark.parametrize("takes_8bit", [True, False])
+async def test_fields_in_other_letters_need_a_server_with_smtputf8(takes_8bit: bool) -> None:
+    content = "From: a@sender.test\r\nTo: jürgen@peer.test\r\n\r\nhi\r\n".encode()
+    it = meeting(content, takes_8bit=takes_8bit)
+    await drained(it)
+    # In seven bits there is no such message.
+    assert it.ledger.kinds() == ["delivered" if takes_8bit else "bounced"] * 2
+    assert all(message.needs_smtputf8 for message in it.receiver.delivered)
+
+
+async def test_a_body_in_other_letters_needs_none() -> None:
+    it = meeting(GRUESSE, takes_8bit=True)
+    await drained(it)
+    assert not any(message.needs_smtputf8 for message in it.receiver.delivered)

@@ -60,6 +60,19 @@ async def test_by_default_content_goes_as_it_was_submitted() -> None:
         assert message.content.endswith(content)
 
 
+async def test_a_field_of_the_client_s_does_not_stand_beside_ours() -> None:
+    node = Node(1, NODE, fbl_header="X-Job")
+    it = world(replace(policy(), nodes={NODE: node}))
+    it.spool.content = b"Subject: x\r\nx-job: theirs\r\n folded\r\n\r\nx-job: body\r\n"
+    it.ledger.add(row(1))
+    await drained(it)
+    (message,) = it.receiver.delivered
+    sent = message_from_bytes(message.content, policy=mail_policy.SMTP)
+    assert len(sent.get_all("X-Job", [])) == 1
+    assert b"theirs" not in message.content
+    assert message.content.endswith(b"\r\n\r\nx-job: body\r\n")
+
+
 async def test_each_answer_is_a_line_in_the_log_of_a_node_that_wants_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

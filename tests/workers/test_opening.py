@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from mailcore.bells import DrainBell, Path
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass, RowState, Scope
-from mailcore.policy.model import PolicySnapshot, Source, Strategy
+from mailcore.policy.model import Isp, PolicySnapshot, Source, Strategy
 from mailcore.policy.words import DomainType, HeloMode, TlsMode
 from mailcore.ports import (
     AddressAnswer,
     ConnectFailed,
     DnsStatus,
+    Endpoint,
     MxAnswer,
     MxHost,
     TimedOut,
     TlsFailed,
     TransportError,
+    WireMessage,
 )
 from mailcore.reply import SmtpReply
 from tests.support.builders import DOMAIN, NODE, policy, row
-from tests.support.fakes import World, world
+from tests.support.fakes import OneTransaction, ScriptedConnection, World, world
 from tests.workers.test_drain import drained
 from workers.engines.route import route_domains
 from workers.engines.settle import Rules
@@ -153,6 +156,26 @@ async def test_broken_tls_is_remembered_together() -> None:
     assert it.receiver.endpoints[-1].tls is TlsMode.NONE
 
 
+async def test_a_fault_nobody_foresaw_costs_each_job_one_attempt_and_holds_up_nobody() -> None:
+    it = meeting({"mx1.test": (10, ("127.0.0.1",))})
+    it.ledger.add(placed(it, 2))
+    faults: list[Exception] = [UnicodeError("label too long"), KeyError("whatever")]
+    real = it.receiver.connect
+
+    async def connect(endpoint: Endpoint) -> ScriptedConnection:
+        if faults:
+            raise faults.pop()
+        return await real(endpoint)
+
+    it.receiver.connect = connect  # type: ignore[method-assign]
+    it.ledger.add(placed(it, 3))
+    await send(it)
+    assert sorted(it.ledger.kinds()) == ["deferred", "deferred", "delivered"]
+    told = {event.reply for event in it.ledger.events if event.kind == "deferred"}
+    assert told == {"451 4.3.0 an error of ours ended the attempt; it is in the log"}
+    assert it.shaper.cooled == []
+
+
 # ── ourselves ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -164,12 +187,18 @@ def ours(it: World, *, names: set[str] = frozenset(), listen: str = "") -> World
 
 
 async def test_mail_that_would_come_back_to_us_bounces_and_the_path_goes_on() -> None:
+    greeted: dict[str, tuple[int, tuple[str, ...]]] = {
+        "out1.sender.test": (10, ("192.0.2.9",)),
+        "mx2.test": (10, ("127.0.0.3",)),
+    }
     for it in (
-        meeting({"out1.sender.test": (10, ("127.0.0.9",)), "mx2.test": (10, ("127.0.0.3",))}),
+        ours(meeting(greeted), listen="0.0.0.0"),
         ours(meeting({"Mx.Us.Test": (10, ("127.0.0.9",))}), names={"mx.us.test"}),
         ours(meeting(THREE), listen="127.0.0.2"),
         ours(meeting({"mx1.test": (10, (SOURCE,))}), listen="0.0.0.0"),
+        ours(meeting({"mx1.test": (10, ("127.0.0.1",))}), listen="0.0.0.0"),
     ):
+        it.resolver.hosts["mx.other.test"] = AddressAnswer(DnsStatus.OK, ("192.0.2.1",))
         it.ledger.add(placed(it, 2, recipient="x@other.test"))
         await send(it)
         events = {event.recipient_domain: event for event in it.ledger.events}
@@ -177,7 +206,16 @@ async def test_mail_that_would_come_back_to_us_bounces_and_the_path_goes_on() ->
         assert events[DOMAIN].reply == f"554 5.4.6 mail for {DOMAIN} loops back to us"
         assert events[DOMAIN].bounce_type == "bounce"
         assert events["other.test"].kind == "delivered"
-        assert tried(it) == ["127.0.0.1"]
+        assert tried(it) == ["192.0.2.1"]
+
+
+async def test_who_only_bears_the_name_we_greet_with_is_sent_to() -> None:
+    it = meeting({"out1.sender.test": (10, ("192.0.2.9",))})
+    other = frozenset({("0.0.0.0", it.ports.smtp_port + 1)})
+    it = replace(it, ports=replace(it.ports, own_listeners=other))
+    await send(it)
+    assert it.ledger.kinds() == ["delivered"]
+    assert tried(it) == ["192.0.2.9"]
 
 
 async def test_hosts_better_than_ourselves_are_gone_to_and_worse_ones_never() -> None:
@@ -186,6 +224,7 @@ async def test_hosts_better_than_ourselves_are_gone_to_and_worse_ones_never() ->
         "out1.sender.test": (20, ("127.0.0.9",)),
         "mx3.test": (30, ("127.0.0.3",)),
     })  # fmt: skip
+    it = ours(it, listen="192.0.2.25")
     it.receiver.refuse = [failed()]
     await send(it)
     assert tried(it) == ["127.0.0.1"]
@@ -201,7 +240,7 @@ async def test_an_address_of_ours_on_another_port_is_somebody_else_s() -> None:
 
 
 async def test_a_domain_whose_best_host_we_are_is_not_routed_at_all() -> None:
-    it = world()
+    it = ours(world(), listen="192.0.2.25")
     for name, preference in (("loop", 10), ("backup", 20)):
         hosts = (MxHost(preference, "out1.sender.test"), MxHost(15, "mx.other.test"))
         it.resolver.mxs[f"{name}.test"] = MxAnswer(DnsStatus.OK, hosts)
@@ -213,6 +252,64 @@ async def test_a_domain_whose_best_host_we_are_is_not_routed_at_all() -> None:
     (event,) = it.ledger.events
     assert (event.kind, event.enhanced, event.recipient_domain) == ("bounced", "5.4.6", "loop.test")
     assert it.ledger.rows[2].site == "mx.other.test,out1.sender.test"
+
+
+# ── the one site of an ISP ────────────────────────────────────────────────────────────────────
+
+ISP_SITE = "isp:big.test"
+BIG = Isp(1, "Big", (), ("big.test",), is_one_site=True)
+
+
+def at_the_isp(own: str, *addresses: str, others: int = 0) -> World:
+    """A domain with a host of its own under an ISP's suffix, before others with the usual one."""
+    it = world(replace(policy(strategy=Strategy(1, "few", 1, 0, 0, 0.0)), isps={1: BIG}))
+    status = DnsStatus.OK if addresses else DnsStatus.NO_DOMAIN
+    for domain, host in (("own.test", own), (DOMAIN, "mx.big.test")):
+        it.resolver.mxs[domain] = MxAnswer(DnsStatus.OK, (MxHost(10, host),))
+    it.resolver.hosts[own] = AddressAnswer(status, addresses)
+    it.resolver.hosts["mx.big.test"] = AddressAnswer(DnsStatus.OK, ("127.0.0.1",))
+    it.ledger.add(
+        *(replace(row(n, recipient="r@own.test"), site=ISP_SITE) for n in (1, 2)),
+        *(replace(row(10 + n), site=ISP_SITE) for n in range(others)),
+    )
+    return it
+
+
+async def test_a_host_that_is_not_there_keeps_nobody_else_of_the_isp_waiting() -> None:
+    it = at_the_isp("nope.big.test", others=5)
+    await send(it)
+    assert it.ledger.kinds().count("delivered") == 5
+    assert sorted(it.ledger.rows) == [1, 2]
+    assert it.shaper.cooled == []
+
+
+async def test_a_host_of_one_domain_that_is_silent_keeps_nobody_else_of_the_isp_waiting() -> None:
+    it = at_the_isp("www.big.test", "127.0.0.9", others=5)
+    it.receiver.refuse = [failed("connect", TimedOut)]
+    await send(it)
+    assert it.ledger.kinds().count("delivered") == 5
+    assert sorted(it.ledger.rows) == [1, 2]
+    assert it.shaper.cooled == []
+    # The others of the domain do not wait for the same silence.
+    assert tried(it).count("127.0.0.9") == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "stage", "others"),
+    [
+        ("mx.big.test", "connect", 5),
+        ("www.big.test", "banner", 5),
+        ("www.big.test", "connect", 0),
+    ],
+)
+async def test_a_host_that_speaks_for_the_isp_lets_its_path_rest(
+    own: str, stage: str, others: int
+) -> None:
+    it = at_the_isp(own, "127.0.0.1", others=others)
+    it.receiver.refuse = [failed(stage)]
+    await send(it)
+    assert it.ledger.kinds() == ["deferred"]
+    assert [path for path, _, _ in it.shaper.cooled] == [Path(1, ISP_SITE)]
 
 
 # ── families, and names without addresses ─────────────────────────────────────────────────────
@@ -284,6 +381,33 @@ async def test_each_way_to_greet_and_no_name_but_in_a_labels(
     await send(it)
     assert [endpoint.ehlo_name for endpoint in it.receiver.endpoints] == [name]
     assert it.ledger.kinds() == ["delivered"]
+
+
+async def test_a_session_greets_for_one_from_domain_and_carries_no_other() -> None:
+    base = policy(strategy=Strategy(1, "u", 1, 0, 0, 0.0, helo=HeloMode.FROM_DOMAIN))
+    it = world(base)
+    domains = ["one.test", "two.test"]
+    for n in range(1, 21):
+        name = domains[n % 2]
+        it.ledger.add(replace(row(n, recipient=f"{name}@{DOMAIN}"), header_from=name))
+    real, said = it.receiver.connect, set[tuple[str, str]]()
+
+    async def connect(endpoint: Endpoint) -> ScriptedConnection:
+        connection = await real(endpoint)
+        begin = connection.begin
+
+        def note(message: WireMessage, **rest: Any) -> OneTransaction:
+            said.add((endpoint.ehlo_name, message.forward_paths[0].partition("@")[0]))
+            return begin(message, **rest)
+
+        connection.begin = note  # type: ignore[method-assign]
+        return connection
+
+    it.receiver.connect = connect  # type: ignore[method-assign]
+    await send(it)
+    assert it.ledger.kinds() == ["delivered"] * 20
+    assert said == {(name, name) for name in domains}
+    assert len(it.receiver.endpoints) < 20
 
 
 async def test_a_source_of_ipv6_greets_with_its_address_as_the_rfc_writes_it() -> None:

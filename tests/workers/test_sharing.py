@@ -5,14 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mailcore import tokens
+from mailcore.address import ForwardPath
+from mailcore.dsn import DsnOrder, Notify
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import RowState, Scope, TlsNeed, WaitReason
 from mailcore.policy.model import PolicySnapshot, Strategy
 from mailcore.policy.words import ReturnPathMode
-from mailcore.ports import Disconnected, Grant, RecipientReply
+from mailcore.ports import (
+    Disconnected,
+    DnsStatus,
+    Grant,
+    MxAnswer,
+    MxHost,
+    RecipientReply,
+)
 from mailcore.reply import SmtpReply
-from tests.support.builders import policy, row
+from mailio.smtp import SmtpConnector
+from tests.support.builders import SITE, policy, row
 from tests.support.fakes import World, world
+from tests.support.smtp_peer import PIPELINING, obedient, serving
+from tests.support.smtp_session import PATIENT
 from tests.workers.test_drain import drained
 
 LOST = SmtpReply.local(421, "4.4.2", "connection lost")
@@ -205,3 +217,70 @@ async def test_a_rate_counts_recipients_and_none_goes_before_its_time() -> None:
     await drained(it)
     assert shape(it) == [3]
     assert len(it.ledger.rows) == 2
+
+
+async def test_who_a_recipient_was_at_first_keeps_nobody_from_sharing_and_goes_with_each() -> None:
+    it = world(sharing())
+    orcpts = ["rfc822;list@peer.test", "", "rfc822;list@peer.test"]
+    asked = [DsnOrder(notify=frozenset({Notify.DELAY}), orcpt=orcpt).to_text() for orcpt in orcpts]
+    it.ledger.add(*(replace(r, dsn=dsn) for r, dsn in zip(message(3), asked, strict=True)))
+    await drained(it)
+    (sent,) = it.receiver.delivered
+    assert sent.dsn is not None
+    assert sent.dsn.orcpts == tuple(orcpts)
+    assert sent.dsn.notify == {Notify.DELAY}
+
+
+async def test_who_was_somebody_else_shares_with_those_who_ask_for_nothing() -> None:
+    it = world(sharing())
+    asked = ["S", DsnOrder(orcpt="rfc822;list@peer.test").to_text()]
+    it.ledger.add(*(replace(r, dsn=dsn) for r, dsn in zip(message(2), asked, strict=True)))
+    await drained(it)
+    (sent,) = it.receiver.delivered
+    assert sent.dsn is not None
+    assert sent.dsn.orcpts == ("", "rfc822;list@peer.test")
+
+
+async def test_recipients_whose_reports_are_wanted_for_other_things_do_not_share() -> None:
+    it = world(sharing())
+    asked = [DsnOrder(notify=frozenset({each})).to_text() for each in (Notify.DELAY, Notify.NEVER)]
+    it.ledger.add(*(replace(r, dsn=dsn) for r, dsn in zip(message(2), asked, strict=True)))
+    await drained(it)
+    assert shape(it) == [1, 1]
+
+
+async def test_who_may_be_one_too_many_or_full_is_asked_about_once_more() -> None:
+    it = world(sharing(Strategy(1, "one", 1, 0, 0, 0.0)))
+    it.ledger.add(*message(250))
+    full = SmtpReply.of(452, ("mailbox full",))
+    it.receiver.refused = {"r3@peer.test": full}
+    asked: list[str] = []
+    answer = it.receiver.at_rcpt
+
+    def at_rcpt(path: str, index: int) -> RecipientReply | None:
+        asked.append(path)
+        return answer(path, index)
+
+    it.receiver.at_rcpt = at_rcpt  # type: ignore[method-assign]
+    await drained(it)
+    assert asked.count("r3@peer.test") == 2
+    assert it.ledger.kinds().count("delivered") == 249
+    assert it.ledger.rows[3].attempt == 1
+
+
+async def test_recipients_the_servers_limits_left_out_come_next_whatever_the_others_met() -> None:
+    offers = (*PIPELINING, "ENHANCEDSTATUSCODES", "LIMITS RCPTDOMAINMAX=1")
+    async with serving(obedient({"RCPT": ["550 5.1.1 nobody"]}, offers)) as heard:
+        it = world(sharing())
+        connector = SmtpConnector(PATIENT, confine_to_loopback=True)
+        it = replace(it, ports=replace(it.ports, connector=connector, smtp_port=heard.port))
+        it.resolver.mxs["other.test"] = MxAnswer(DnsStatus.OK, (MxHost(10, SITE),))
+        first, *others = message(4)
+        it.ledger.add(
+            first,
+            *(replace(r, recipient=ForwardPath.parse(f"x{r.id}@other.test")) for r in others),
+        )
+        await drained(it)
+    assert sorted(it.ledger.kinds()) == ["bounced", "delivered", "delivered", "delivered"]
+    # They share a transaction, as before.
+    assert sum(line.startswith("MAIL") for line in heard.lines) == 2

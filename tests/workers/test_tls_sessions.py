@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from mailcore.address import ReversePath
 from mailcore.bells import DrainBell, Path
 from mailcore.outcome import MailClass, RowState, Scope, TlsNeed, TlsResult
 from mailcore.policy.model import DomainTls, Node, PolicySnapshot, Strategy
-from mailcore.policy.words import DomainTlsLevel
+from mailcore.policy.words import DomainTlsLevel, TlsMode
 from mailcore.ports import (
     AddressAnswer,
     DnsStatus,
@@ -25,6 +26,7 @@ from tests.support.fakes import World, world
 from tests.workers.test_drain import drained
 
 EE = Tlsa(3, 1, 1, b"e" * 32)
+TA = Tlsa(2, 0, 1, b"t" * 32)
 DANE, STS, PLAIN = "dane.test", "sts.test", "plain.test"
 
 
@@ -39,6 +41,9 @@ class Policies:
         self.asked.append(domain)
         return self.known.get(domain, StsAnswer())
 
+    async def at_hand(self, domain: str) -> StsAnswer | None:
+        return await self.policy(domain)
+
 
 def sts(mode: StsMode = StsMode.ENFORCE, *mx: str) -> StsAnswer:
     return StsAnswer(StsPolicy(STS, "1", mode, mx or (SITE,), 86400))
@@ -50,12 +55,13 @@ def failed(result: TlsResult) -> TlsFailed:
 
 
 def honest(endpoint: Endpoint) -> Proven:
-    """A server that proves whatever it is asked for."""
+    """A server that proves whatever it is asked for, with a certificate for its host alone."""
     demand = endpoint.demand
     if demand is None or demand.proof is Proof.NONE:
         return Proven(True)
     if demand.proof is Proof.TLSA:
-        return Proven(True, tlsa=frozenset(demand.tlsa))
+        names = frozenset(demand.names[:1])
+        return Proven(True, tlsa=frozenset(demand.tlsa), tlsa_names=names)
     return Proven(True, names=frozenset(demand.names[:1]))
 
 
@@ -123,6 +129,28 @@ async def test_a_session_that_proved_more_carries_those_who_ask_for_less() -> No
     await drained(it)
     assert it.ledger.kinds() == ["delivered"] * 11
     assert proofs(it) == [Proof.TLSA]
+
+
+async def test_a_certificate_for_one_domain_below_an_authority_carries_no_mail_of_another() -> None:
+    it = one_site(limited(1))
+    it.resolver.mxs[PLAIN] = it.resolver.mxs[DANE]
+    it.resolver.tlsas[SITE] = TlsaAnswer(DnsStatus.OK, (TA,), is_secure=True)
+
+    def shown(endpoint: Endpoint) -> Proven:
+        """A server that has a certificate of the authority, for one of the domains."""
+        demand = endpoint.demand
+        if demand is None or PLAIN not in demand.names:
+            raise failed(TlsResult.WRONG_HOST)
+        return Proven(True, tlsa=frozenset(demand.tlsa), tlsa_names=frozenset({PLAIN}))
+
+    it.receiver.tls = shown
+    it.ledger.add(row(1, recipient=f"a@{PLAIN}"), row(2, recipient=f"b@{DANE}"))
+    await drained(it)
+    assert [m.forward_paths for m in it.receiver.delivered] == [(f"a@{PLAIN}",)]
+    assert {(e.recipient_domain, e.tls_result) for e in it.ledger.events} == {
+        (PLAIN, ""),
+        (DANE, "certificate-host-mismatch"),
+    }
 
 
 async def test_many_sessions_and_two_kinds_of_mail_neither_spin_nor_starve() -> None:
@@ -313,6 +341,16 @@ async def test_requiretls_travels_authenticated_and_says_so_at_mail() -> None:
     assert sent == {f"a@{DANE}": True, f"c@{PLAIN}": False}
     (told,) = [event for event in it.ledger.events if event.kind == "deferred"]
     assert "REQUIRETLS" in told.reply
+
+
+async def test_a_report_of_mail_with_requiretls_goes_encrypted_to_whom_nobody_can_check() -> None:
+    it = one_site()
+    about = replace(row(1, recipient=f"a@{PLAIN}"), tls_need=TlsNeed.REQUIRETLS)
+    it.ledger.add(replace(about, reverse_path=ReversePath("", "")))
+    await drained(it)
+    (sent,) = it.receiver.delivered
+    assert sent.requires_tls
+    assert {endpoint.tls for endpoint in it.receiver.endpoints} == {TlsMode.REQUIRED}
 
 
 async def test_policies_are_not_asked_for_message_by_message() -> None:

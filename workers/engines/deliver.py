@@ -14,10 +14,12 @@ many as stand together in the queue, at most 100. Each has an outcome of its own
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from mailcore.dsn import request_of_all
 from mailcore.outcome import Outcome, Scope, Verdict
 from mailcore.ports import (
     RecipientReply,
@@ -42,7 +44,8 @@ WITHHELD_S = 1.0
 MOST_RECIPIENTS = 100
 # How many messages more a session sends when others wait that it cannot carry.
 MOST_BESIDE = 20
-_TOO_MANY = frozenset({EnhancedStatus(4, 5, 3), None})
+OUR_FAULT = SmtpReply.local(451, "4.3.0", "an error of ours ended the attempt; it is in the log")
+_TOO_MANY = EnhancedStatus(4, 5, 3)
 
 log = logging.getLogger(__name__)
 
@@ -58,18 +61,9 @@ class Flight:
 
 async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
     """Open a session, send until there is nothing more or the session's share is used, close."""
-    grounds: Grounds | None = None
-    while grounds is None:
-        job = feed.first
-        if job is None:
-            return
-        try:
-            grounds = await open_session(feed, job, ports=ports, told=told)
-        except TransportError as error:
-            told.path_failed(feed, job, error)
-            if error.scope is not Scope.MESSAGE:
-                return
-    told.path_works(feed)
+    grounds = await _opened(feed, ports=ports, told=told)
+    if grounds is None:
+        return
     feed.ready_sessions += 1
     try:
         session = Session(feed, grounds, ports=ports, told=told)
@@ -77,6 +71,30 @@ async def serve(feed: Feed, *, ports: DeliverPorts, told: Told) -> None:
     finally:
         feed.ready_sessions -= 1
         await grounds.connection.close()
+
+
+async def _opened(feed: Feed, *, ports: DeliverPorts, told: Told) -> Grounds | None:
+    """Return a session for the first job that gets one; None if there is none to be had."""
+    task: asyncio.Task[None] | None = asyncio.current_task()
+    if task is not None:
+        feed.opening.add(task)
+    try:
+        while (job := feed.first) is not None:
+            try:
+                return await open_session(feed, job, ports=ports, told=told)
+            except TransportError as error:
+                told.path_failed(feed, job, error)
+                if error.scope is not Scope.MESSAGE:
+                    return None
+            except Exception:
+                # Nobody foresaw it: without an outcome the job would be the first again, for ever.
+                log.exception("a session was not opened, by a fault of ours")
+                fault = TransportError(OUR_FAULT, scope=Scope.MESSAGE, stage="connect")
+                told.path_failed(feed, job, fault)
+        return None
+    finally:
+        if task is not None:
+            feed.opening.discard(task)
 
 
 class Session:
@@ -163,14 +181,14 @@ class Session:
             feed.landed(job)
             told.held_back(job.row)
             return False
-        if not await self._grounds.suits(job, ports=self._ports, memory=told.tls):
+        if not await self._grounds.suits(feed, job, ports=self._ports, memory=told.tls):
             if feed.closing:
                 feed.landed(job)
                 told.returned(job.row, delay_s=0.0)
             else:
                 # Its own session comes in the place of this one, which goes on for a while: mail
                 # of two kinds that takes turns must not cost a session each.
-                kind = asked_of(job, self._ports)
+                kind = asked_of(feed, job, self._ports)
                 self._unfit.add(kind)
                 feed.set_apart(job, kind)
                 self._most_sent = min(self._most_sent, self._sent + MOST_BESIDE)
@@ -193,11 +211,7 @@ class Session:
         wire = jobs[0].wire
         if len(jobs) > 1:
             paths = tuple(path for job in jobs for path in job.wire.forward_paths)
-            dsn = wire.dsn
-            if dsn is not None:
-                wants = (job.wire.dsn for job in jobs)
-                named = tuple(name for want in wants if want for name in want.original_recipients)
-                dsn = replace(dsn, original_recipients=named)
+            dsn = request_of_all([job.wire.dsn for job in jobs])
             wire = replace(wire, forward_paths=paths, dsn=dsn)
 
         def before_dot(undecided: Sequence[int]) -> bool:
@@ -234,17 +248,24 @@ class Session:
         again = []
         taken = sum(verdict.stage != "rcpt" for verdict in verdicts)
         for job, verdict in zip(flight.jobs, verdicts, strict=True):
-            if taken and _is_one_too_many(verdict):
+            if _was_not_asked(verdict):
+                again.append(job)
+            elif taken and _is_one_too_many(job, verdict):
+                # RFC 5321 §4.5.3.1.10: those that were taken go, the others come next.
+                job.is_asked_again = True
+                self._most_recipients = min(self._most_recipients, taken)
                 again.append(job)
             else:
                 self._decided(flight, job, verdict)
-        if again:
-            # RFC 5321 §4.5.3.1.10: those that were taken go, the others come next.
-            self._most_recipients = min(self._most_recipients, taken)
-            self._put_back(again, counts=False)
+        self._put_back(again, counts=False)
 
     def _decided(self, flight: Flight, job: Job, verdict: RecipientReply) -> None:
         reply = verdict.reply
+        if reply.code == 421 and flight.is_first and verdict.stage in ("mail", "rcpt"):
+            # Before it took anything: it does not want us now, and would tell the next the same.
+            verdict = replace(verdict, scope=Scope.HOST)
+        elif verdict.stage != "mail":
+            self._told.path_works(self._feed)
         if reply.is_positive and verdict.stage == "dot":
             word = Verdict.DELIVERED
         elif reply.is_permanent:
@@ -260,14 +281,15 @@ class Session:
         again = []
         for index, job in enumerate(flight.jobs):
             decided = error.decided[index] if error.decided else None
-            if decided is not None:
+            was_asked = decided is None or not _was_not_asked(decided)
+            if decided is not None and was_asked:
                 self._decided(flight, job, decided)
             elif isinstance(error, Withheld):
                 self._feed.landed(job)
                 self._told.returned(job.row, delay_s=WITHHELD_S)
-            elif error.after_dot:
+            elif error.after_dot and was_asked:
                 self._tell(flight, job, Verdict.UNKNOWN, lost)
-            elif not flight.is_first and job.tries < STALE_TRIES:
+            elif not (flight.is_first and was_asked) and job.tries < STALE_TRIES:
                 again.append(job)
             else:
                 self._tell(flight, job, Verdict.DEFERRED, lost)
@@ -305,12 +327,11 @@ class Session:
     def _give_up(self, job: Job) -> None:
         """End an attempt that broke on our side; no dot is sent for it from here on."""
         self._feed.landed(job)
-        text = "an error of ours ended the attempt; it is in the log"
         outcome = put_off(
             self._feed,
             job.row,
             scope=Scope.MESSAGE,
-            reply=SmtpReply.local(451, "4.3.0", text),
+            reply=OUR_FAULT,
             stage="dot" if job.is_dotted else "mail",
             now=self._ports.clock.now(),
             session=told_of(self._connection.session, job),
@@ -320,7 +341,17 @@ class Session:
         self._told.outcome(outcome, job.row)
 
 
-def _is_one_too_many(verdict: RecipientReply) -> bool:
-    """Whether a recipient was refused only because the transaction had enough of them."""
+def _was_not_asked(verdict: RecipientReply) -> bool:
+    """Whether the server's LIMITS kept a recipient from being asked about."""
+    return verdict.reply.is_local and verdict.reply.enhanced == _TOO_MANY
+
+
+def _is_one_too_many(job: Job, verdict: RecipientReply) -> bool:
+    """Whether a recipient was refused only because the transaction had enough of them.
+
+    Without a status 452 may mean a full mailbox as well: that is asked about once more.
+    """
     reply = verdict.reply
-    return verdict.stage == "rcpt" and reply.code == 452 and reply.enhanced in _TOO_MANY
+    if verdict.stage != "rcpt" or reply.code != 452:
+        return False
+    return reply.enhanced == _TOO_MANY or (reply.enhanced is None and not job.is_asked_again)

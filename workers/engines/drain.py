@@ -22,14 +22,14 @@ from mailcore.bells import DrainBell, Path
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass, Outcome, Scope, Verdict
 from mailcore.policy.model import PolicySnapshot
-from mailcore.ports import LoopsBack, StoreUnavailable, TransportError
+from mailcore.ports import StoreUnavailable, TransportError, Undeliverable
 from mailcore.shaping.strategy import rate_of
 from workers.engines.claim import Claimer
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job, put_off, together
 from workers.engines.holding import Holding
 from workers.engines.prepare import Keyring, Unready, make_job, prepare, share_key
-from workers.engines.rests import Rests
+from workers.engines.rests import Rests, is_about_path
 from workers.engines.settle import Settler
 from workers.engines.staff import FULL_S, Staff, all_of, quietly
 from workers.engines.tls_memory import TlsMemory
@@ -127,7 +127,8 @@ class Dispatcher:
                 task.cancel()
 
     async def stop(self) -> None:
-        """Claim no more, finish what is on the wire, give the rest back, close all sessions."""
+        """Claim no more, finish what is on the wire, give the rest back, close all sessions and
+        give up those that are not open yet."""
         self._stopping = True
         for feed in self._feeds.values():
             feed.close()
@@ -135,6 +136,7 @@ class Dispatcher:
         # A claim under way brings rows yet.
         async with self._turn:
             pass
+        self._staff.stop_opening()
         while self._staff.sessions or self._chores:
             await asyncio.wait([*self._staff.sessions, *self._chores], timeout=1.0)
         feeds = list(self._feeds.values())
@@ -324,10 +326,7 @@ class Dispatcher:
             log.error("outcome not journaled", extra={"store": exc.store, "reason": exc.reason})
         self._settler.add(outcome, row)
         self._kick.set()
-        if outcome.verdict is not Verdict.DELIVERED and outcome.scope in (
-            Scope.SITE,
-            Scope.SOURCE,
-        ):
+        if is_about_path(outcome):
             for mail_class in MailClass:
                 feed = self._feeds.get((Path(outcome.source_id, row.site), mail_class))
                 if feed is not None:
@@ -364,14 +363,14 @@ class Dispatcher:
             told = put_off(
                 feed, row, scope=error.scope, reply=reply, stage=stage, now=now, session=session
             )
-            if isinstance(error, LoopsBack):
+            if isinstance(error, Undeliverable):
                 told = replace(told, verdict=Verdict.BOUNCED)
             self.outcome(told, row)
         if not is_alone:
             self._back_off(feed, str(error.reply))
 
     def path_works(self, feed: Feed) -> None:
-        """A session was opened: the path is forgiven."""
+        """Mail is taken: the path is forgiven."""
         self._rests.forgive(feed.path)
 
     # ── small steps ──────────────────────────────────────────────────────────────────────────

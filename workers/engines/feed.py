@@ -19,7 +19,7 @@ from mailcore.bells import Path
 from mailcore.envelope import QueuedRow
 from mailcore.outcome import MailClass, Outcome, Scope, SessionInfo
 from mailcore.policy.model import Relay, Source, Strategy
-from mailcore.policy.words import TlsMode
+from mailcore.policy.words import HeloMode, TlsMode
 from mailcore.ports import Grant, WireMessage
 from mailcore.reply import SmtpReply
 
@@ -35,7 +35,8 @@ STALE_S = 1.0
 class Job:
     """One row on its way out. `domain` is what its sender presents itself as; `incarnation` what
     it was claimed under; `not_before` is monotonic; `tries` counts stale sessions; `tls_words` are
-    policy and result of TLS as its events tell them.
+    policy and result of TLS as its events tell them; `helo` is how a session for it greets;
+    `is_asked_again` after a refusal that may have been about the number of recipients.
 
     Jobs of equal `share` (not None) may be recipients of one transaction.
     """
@@ -52,6 +53,8 @@ class Job:
     is_on_the_wire: bool = False
     is_dotted: bool = False
     tls_words: tuple[str, str] = ("", "")
+    helo: HeloMode = HeloMode.PTR
+    is_asked_again: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +63,7 @@ class Feed:
 
     `apart` are jobs that an open session could not carry, by what they demand of TLS: the next
     session is opened for the first of them, and sessions take of those that are not unfit for them
-    before all others.
+    before all others. Of `tasks` those in `opening` have nothing on the wire yet.
     """
 
     path: Path
@@ -70,6 +73,7 @@ class Feed:
     queue: deque[Job] = field(default_factory=deque)
     apart: dict[Hashable, deque[Job]] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    opening: set[asyncio.Task[None]] = field(default_factory=set)
     allowance: deque[float] = field(default_factory=deque)
     preparing: int = 0
     on_the_wire: int = 0

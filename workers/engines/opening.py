@@ -9,10 +9,11 @@ Follows  RFC 5321 §5.1 (hosts in order), RFC 7435 (opportunistic TLS), RFC 7672
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from mailcore.outcome import Scope, SessionInfo, TlsResult
-from mailcore.policy.words import HeloMode, TlsMode
+from mailcore.policy.words import TlsMode
 from mailcore.ports import (
     ConnectFailed,
     DnsStatus,
@@ -21,17 +22,37 @@ from mailcore.ports import (
     TlsDemand,
     TlsFailed,
     TransportError,
+    Undeliverable,
 )
 from mailcore.reply import SmtpReply
-from mailcore.security import Level, Proof
+from mailcore.security import Level, Proof, host_name
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job
 from workers.engines.relaying import open_relay_session
-from workers.engines.security import NOT_OFFERED, Grounds, asked_of, demand_at, tested, wish_of
-from workers.engines.targets import Target, Targets, note_failure
+from workers.engines.security import (
+    NOT_OFFERED,
+    Asked,
+    Grounds,
+    asked_of,
+    demand_at,
+    greeting_of,
+    tested,
+    wants_requiretls,
+    wish_of,
+)
+from workers.engines.targets import (
+    Target,
+    Targets,
+    is_of_domain_alone,
+    note_alive,
+    note_failure,
+    refusal,
+)
 from workers.engines.told import Told
 
-MOST_ADDRESSES = 6
+MOST_ADDRESSES = 12
+# One host's addresses must not hide the hosts behind it.
+MOST_OF_A_HOST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +70,30 @@ async def open_session(feed: Feed, job: Job, *, ports: DeliverPorts, told: Told)
     Scope MESSAGE is about the job's domain alone; any wider scope is about the path.
     """
     if job.relay is not None:
-        ehlo_name = _ehlo_name(feed, job)
+        ehlo_name = greeting_of(feed, job)
         return await open_relay_session(feed, job, job.relay, ehlo_name=ehlo_name, ports=ports)
     domain = job.row.recipient.domain
     answer = await ports.resolver.mx(domain)
-    if answer.status is not DnsStatus.OK:
-        # About this domain alone: the others of the site have answers of their own.
+    # About this domain alone: the others of the site have answers of their own.
+    if answer.status is DnsStatus.TEMPORARY:
         reply = SmtpReply.local(451, "4.4.3", f"{domain}: {answer.detail or answer.status.value}")
         raise ConnectFailed(reply, scope=Scope.MESSAGE, stage="dns")
-    asked = asked_of(job, ports)
+    if answer.status is not DnsStatus.OK:
+        raise Undeliverable(refusal(domain, answer.status), scope=Scope.MESSAGE, stage="dns")
+    asked = asked_of(feed, job, ports)
     known = told.tls.unmet(asked)
     if known is not None:
         raise known.with_traceback(None)
-    unmet: list[TlsFailed] = []
+    unmet: list[TransportError] = []
     try:
-        return await _first_that_works(feed, job, answer, unmet, ports=ports, told=told)
+        return await _first_that_works(feed, job, answer, asked, unmet, ports=ports, told=told)
+    except Undeliverable:
+        raise
     except TransportError as error:
         if not unmet:
+            if await is_of_domain_alone(feed, job, answer, error, ports=ports):
+                error.scope = Scope.MESSAGE
+                told.tls.note_unmet(asked, error)
             raise
         # A host that gives no TLS, or not the right one, is no reason for others to wait.
         last = unmet[-1]
@@ -80,7 +108,8 @@ async def _first_that_works(
     feed: Feed,
     job: Job,
     answer: MxAnswer,
-    unmet: list[TlsFailed],
+    asked: Asked,
+    unmet: list[TransportError],
     *,
     ports: DeliverPorts,
     told: Told,
@@ -90,35 +119,35 @@ async def _first_that_works(
     wish = await wish_of(job, answer, ports=ports)
     error: TransportError | None = None
     targets = Targets(feed, domain, answer, ports=ports)
-    tried = 0
-    while tried < MOST_ADDRESSES and (target := await targets.next()) is not None:
+    own = {host_name(host.name) for host in answer.hosts}
+    lacking: set[str] = set()
+    tried = Counter[str]()
+    while tried.total() < MOST_ADDRESSES and (target := await targets.next()) is not None:
+        if tried[target.host] == MOST_OF_A_HOST or host_name(target.host) in lacking:
+            continue
         demand = await demand_at(wish, target.host, ports=ports)
         if demand.refusal:
             error = _refused(target.host, demand)
             unmet.append(error)
             continue
-        tried += 1
+        tried[target.host] += 1
         try:
-            grounds = await _connect(feed, job, target, demand, ports=ports, told=told)
+            grounds = await _connect(feed, job, target, demand, asked, ports=ports, told=told)
         except TransportError as exc:
             error = exc
             if isinstance(exc, TlsFailed) and demand.is_strict:
                 unmet.append(exc)
             await note_failure(feed, target, exc, ports=ports)
         else:
-            await _note_alive(feed, target, grounds, ports=ports)
-            return grounds
+            await note_alive(feed, target, grounds.connection, ports=ports)
+            connection = grounds.connection
+            if connection.takes_requiretls or not wants_requiretls(job):
+                return grounds
+            lacking.add(host_name(target.host))
+            error = _lacks_requiretls(grounds, asked, is_everywhere=lacking >= own)
+            unmet.append(error)
+            await connection.close()
     raise error or targets.none_left()
-
-
-async def _note_alive(feed: Feed, target: Target, grounds: Grounds, *, ports: DeliverPorts) -> None:
-    """Forgive an address that was dead; whoever gives up meanwhile leaves no line open."""
-    if target.failures:
-        try:
-            await ports.hosts.note_alive(feed.source.address, target.address)
-        except BaseException:
-            await grounds.connection.close()
-            raise
 
 
 async def _connect(
@@ -126,6 +155,7 @@ async def _connect(
     job: Job,
     target: Target,
     demand: TlsDemand,
+    asked: Asked,
     *,
     ports: DeliverPorts,
     told: Told,
@@ -137,7 +167,7 @@ async def _connect(
         address=address,
         port=ports.smtp_port,
         source_address=feed.source.address,
-        ehlo_name=_ehlo_name(feed, job),
+        ehlo_name=greeting_of(feed, job),
         tls=TlsMode.NONE,
     )
     ways = _ways(demand, target, told)
@@ -165,7 +195,8 @@ async def _connect(
         if not connection.proven.is_encrypted and not is_plain:
             fallback = result or NOT_OFFERED
         grounds = Grounds(connection, host, fallback, is_plain)
-        grounds.may_carry[asked_of(job, ports)] = grounds.words(demand, result)
+        # Under the policy it was asked for: of what came meanwhile nothing is known here.
+        grounds.may_carry[asked] = grounds.words(demand, result)
         return grounds
     raise AssertionError("a demand leaves one way at least")
 
@@ -203,13 +234,17 @@ def _refused(host: str, demand: TlsDemand) -> TlsFailed:
     return error
 
 
-def _ehlo_name(feed: Feed, job: Job) -> str:
-    match feed.strategy.helo:
-        case HeloMode.FROM_DOMAIN:
-            return job.domain
-        case HeloMode.IP:
-            address = feed.source.address
-            return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
-        case _:
-            # The PTR name is kept on the source, where upkeep compares it with DNS.
-            return feed.source.ehlo_name
+def _lacks_requiretls(grounds: Grounds, asked: Asked, *, is_everywhere: bool) -> TransportError:
+    """Return what a host without the extension means (RFC 8689 §4.2.1: every other is tried)."""
+    text = f"the message asks for REQUIRETLS and {grounds.host} offers none"
+    error: TransportError
+    if is_everywhere:
+        reply = SmtpReply.local(550, "5.7.30", f"{text}, nor does any other host of the domain")
+        error = Undeliverable(reply, scope=Scope.MESSAGE, stage="ehlo")
+    else:
+        reply = SmtpReply.local(451, "4.7.30", f"{text}; not every other host could be asked")
+        error = ConnectFailed(reply, scope=Scope.MESSAGE, stage="ehlo")
+    policy, result = grounds.may_carry[asked]
+    session = grounds.connection.session
+    error.session = replace(session, tls_policy=policy, tls_result=result)
+    return error

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mailcore import dkim, tokens
-from mailcore.dsn import DsnOrder, DsnRequest, DsnReturn, Notify
+from mailcore.dsn import DsnOrder, DsnRequest, DsnReturn, Notify, dsn_of_message
 from mailcore.envelope import QueuedRow
 from mailcore.errors import PostfleetError, SubmissionRefused
 from mailcore.outcome import TlsNeed
@@ -27,6 +27,7 @@ from mailcore.policy.lookup import (
     presented_domain,
     return_path_domain,
     shares_transactions,
+    strategy_for,
     tls_mode_for,
 )
 from mailcore.policy.model import DkimKey, Isp, PolicySnapshot
@@ -126,7 +127,8 @@ async def prepare(
     built = [wire for chunk in chunks for wire in await chunk]
     if len(units) == len(rows):
         return built
-    return [_addressed(built[unit], row) for unit, row in zip(unit_of_row, rows, strict=True)]
+    addressed = zip(unit_of_row, rows, strict=True)
+    return [_addressed(built[unit], row, policy) for unit, row in addressed]
 
 
 def _units(
@@ -145,19 +147,19 @@ def _units(
     return units, unit_of_row
 
 
-def _addressed(built: WireMessage | Unready, row: QueuedRow) -> WireMessage | Unready:
+def _addressed(
+    built: WireMessage | Unready, row: QueuedRow, policy: PolicySnapshot
+) -> WireMessage | Unready:
     if isinstance(built, Unready):
         return built
-    dsn = built.dsn
-    if dsn is not None and dsn.original_recipients:
-        dsn = replace(dsn, original_recipients=(str(row.recipient),))
-    return replace(built, forward_paths=(str(row.recipient),), dsn=dsn)
+    return replace(built, forward_paths=(str(row.recipient),), dsn=_dsn(row, policy))
 
 
 def share_key(row: QueuedRow, policy: PolicySnapshot) -> tuple[object, ...] | None:
     """Return what rows must have in common to share a transaction; None for one that goes alone.
 
-    All that goes into the content or the envelope but the recipient is in it.
+    All that goes into the content or the envelope but the recipient, and who it was at first, is
+    in it.
     """
     if not shares_transactions(policy, sender_id=row.sender_id):
         return None
@@ -169,7 +171,7 @@ def share_key(row: QueuedRow, policy: PolicySnapshot) -> tuple[object, ...] | No
         row.header_from,
         row.reverse_path,
         row.recipient.needs_smtputf8,
-        row.dsn,
+        dsn_of_message(row.dsn),
     )
 
 
@@ -251,14 +253,18 @@ def _wire(
     isp = policy.isps.get(row.isp_id)
     if isp is not None:
         content = override_headers(content, add=isp.add_headers, delete=isp.delete_headers)
+    content = override_headers(content, add=(), delete=(header,))
     whole = b"%s: %s\r\n%s" % (header.encode("ascii"), text.encode("ascii"), content)
     signature = dkim.sign(whole, keys, now=now, also=(header,)) if keys else b""
+    is_ascii = content.isascii()
+    # Such as addresses, for which no encoded word can stand (RFC 6532): `repair` wrote the rest so.
+    has_utf8_fields = not is_ascii and not content[: content.find(b"\r\n\r\n")].isascii()
     return WireMessage(
         reverse_path=_reverse_path(row, text, policy),
         forward_paths=(str(row.recipient),),
         content=signature + whole,
-        needs_8bit=not content.isascii(),
-        needs_smtputf8=row.recipient.needs_smtputf8,
+        needs_8bit=not is_ascii,
+        needs_smtputf8=has_utf8_fields or row.recipient.needs_smtputf8,
         requires_tls=row.tls_need is TlsNeed.REQUIRETLS,
         dsn=_dsn(row, policy),
     )
@@ -267,12 +273,13 @@ def _wire(
 def _dsn(row: QueuedRow, policy: PolicySnapshot) -> DsnRequest | None:
     """Return which reports the next server is asked for: those the client asked us for, and of a
     relay those that tell us what it could not do."""
-    request = None
-    if row.dsn:
-        own = return_path_domain(policy, sender_id=row.sender_id, header_from=row.header_from)
-        request = DsnOrder.parse(row.dsn).request(returns_to_us=bool(own))
     relay = policy.relays.get(row.sender_id)
-    if relay is None or not relay.asks_reports or row.reverse_path.is_null:
+    if relay is None and not row.dsn:
+        return None
+    own = return_path_domain(policy, sender_id=row.sender_id, header_from=row.header_from)
+    request = DsnOrder.parse(row.dsn).request(returns_to_us=bool(own)) if row.dsn else None
+    if relay is None or not relay.asks_reports or not own or row.reverse_path.is_null:
+        # Without a return path of ours reports go to the client, who said which it wants.
         return request
     request = request or DsnRequest(envid=row.message_id.hex, returns=DsnReturn.HEADERS)
     wanted = (request.notify - {Notify.NEVER}) | {Notify.FAILURE, Notify.DELAY}
@@ -297,12 +304,20 @@ def make_job(
     incarnation: int,
     not_before: float,
 ) -> Job:
-    """Put together what a session needs to know of a row."""
-    tls = tls_mode_for(policy, sender_id=row.sender_id, strategy=feed.strategy)
+    """Put together what a session needs to know of a row.
+
+    Of the strategies that meet on a path the slowest sets its pace; how a message travels is the
+    word of its own.
+    """
+    strategy = strategy_for(
+        policy, sender_id=row.sender_id, isp_id=row.isp_id, source_id=feed.source.id
+    )
+    tls = tls_mode_for(policy, sender_id=row.sender_id, strategy=strategy)
     if row.tls_need is not TlsNeed.POLICY:
         tls = TlsMode.REQUIRED
     domain = presented_domain(
         policy, sender_id=row.sender_id, header_from=row.header_from, source=feed.source
     )
     relay = policy.relays.get(row.sender_id)
-    return Job(row, wire, tls, domain, incarnation, not_before, share_key(row, policy), relay)
+    share = share_key(row, policy)
+    return Job(row, wire, tls, domain, incarnation, not_before, share, relay, helo=strategy.helo)

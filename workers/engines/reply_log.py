@@ -1,9 +1,9 @@
-"""Write each answer of a mail server to the log, where a node is set to (reference setting 20).
+"""Write the answer that decided each recipient of an attempt to the log, where a node is set to.
 
 Takes    outcomes as they come, the policy in force
 Gives    log_reply
 Raises   nothing
-Follows  style.md rule 9: constant text, keyed fields, addresses only at debug
+Follows  reference setting 20; style.md rule 9: constant text, keyed fields, addresses only at debug
 
 The log is standard error, which whatever supervises the processes keeps (journald: syslog).
 """

@@ -21,7 +21,7 @@ from mailcore.routing.hosts import before_us
 from mailcore.routing.site import site_of
 from workers.engines.context import DeliverPorts
 from workers.engines.settle import Rules, settlement_of
-from workers.engines.targets import loops_back, ourselves
+from workers.engines.targets import loops_back, ourselves, refusal
 
 DOMAINS_A_TURN = 500
 QUESTIONS_AT_ONCE = 100
@@ -67,15 +67,6 @@ async def route_domains(ports: DeliverPorts, rules: Rules, *, retry_s: float = R
         # Last, for there may be many rows of them.
         await ports.ledger.park_domains(held)
     return len(waiting)
-
-
-def refusal(domain: str, status: DnsStatus) -> SmtpReply:
-    """Return our answer for a domain that takes no mail (RFC 7505 §4, RFC 3463)."""
-    if status is DnsStatus.NULL_MX:
-        return SmtpReply.local(556, "5.1.10", f"{domain} accepts no mail (null MX)")
-    if status is DnsStatus.NO_DOMAIN:
-        return SmtpReply.local(550, "5.1.2", f"the domain {domain} does not exist")
-    return SmtpReply.local(550, "5.1.2", f"{domain} has neither MX nor address")
 
 
 async def _finish(domain: str, reply: SmtpReply, rules: Rulebook, ports: DeliverPorts) -> None:

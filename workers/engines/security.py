@@ -13,44 +13,100 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from mailcore.outcome import SessionInfo, TlsPolicy, TlsResult
+from mailcore.envelope import QueuedRow
+from mailcore.outcome import SessionInfo, TlsNeed, TlsPolicy, TlsResult
 from mailcore.policy.lookup import domain_tls_for
-from mailcore.policy.words import TlsMode
-from mailcore.ports import Connection, DnsStatus, MxAnswer, StsAnswer, TlsaAnswer, TlsDemand
-from mailcore.security import Level, Wish, demand_of_host, host_name, plan_wish
+from mailcore.policy.model import Relay
+from mailcore.policy.words import HeloMode, TlsMode
+from mailcore.ports import (
+    Connection,
+    DnsStatus,
+    MxAnswer,
+    StsAnswer,
+    StsSource,
+    TlsaAnswer,
+    TlsDemand,
+)
+from mailcore.security import (
+    Level,
+    Wish,
+    demand_of_host,
+    demand_of_relay,
+    host_name,
+    plan_wish,
+)
 from workers.engines.context import DeliverPorts
-from workers.engines.feed import Job
+from workers.engines.feed import Feed, Job
 from workers.engines.tls_memory import TlsMemory
 
-# Domain, what its message and its path ask for, and the policy they were asked under.
-Asked = tuple[str, str, int, int]
+# Domain, what its message and its path ask for, the policy they were asked under, and as whom its
+# sender greets.
+Asked = tuple[str, str, int, int, str]
 
 
-def asked_of(job: Job, ports: DeliverPorts) -> Asked:
-    """Return all that a job's demand depends on, but for what DNS says."""
+def asked_of(feed: Feed, job: Job, ports: DeliverPorts) -> Asked:
+    """Return all that a job's session depends on, but for what DNS says."""
     row = job.row
     revision = ports.policy.current().revision
-    return row.recipient.domain, job.tls.value, row.tls_need.value, revision
+    greeting = greeting_of(feed, job)
+    return row.recipient.domain, job.tls.value, _need(row).value, revision, greeting
+
+
+def greeting_of(feed: Feed, job: Job) -> str:
+    """Return the name in EHLO, as the strategy of a job's sender has it."""
+    match job.helo:
+        case HeloMode.FROM_DOMAIN:
+            return job.domain
+        case HeloMode.IP:
+            address = feed.source.address
+            return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+        case _:
+            # The PTR name is kept on the source, where upkeep compares it with DNS.
+            return feed.source.ehlo_name
 
 
 async def wish_of(job: Job, answer: MxAnswer, *, ports: DeliverPorts) -> Wish:
-    """Return what is asked for a job's domain whatever its host."""
+    """Return what is asked for a job's domain whatever its host; wait for its policy if need be."""
+    source = _policies(job, ports)
+    sts = StsAnswer() if source is None else await source.policy(job.row.recipient.domain)
+    return _wish(job, answer, sts, ports=ports)
+
+
+def _policies(job: Job, ports: DeliverPorts) -> StsSource | None:
+    """Return whom to ask for the MTA-STS policy of a job's domain, None if it does not count."""
+    policy = ports.policy.current()
+    node = policy.nodes.get(ports.node)
+    is_asked = domain_tls_for(policy, domain=job.row.recipient.domain) is None
+    is_asked = is_asked and job.tls is not TlsMode.NONE and (node is None or node.uses_mta_sts)
+    return ports.sts if is_asked else None
+
+
+def _wish(job: Job, answer: MxAnswer, sts: StsAnswer, *, ports: DeliverPorts) -> Wish:
     policy, domain = ports.policy.current(), job.row.recipient.domain
     node = policy.nodes.get(ports.node)
-    word = domain_tls_for(policy, domain=domain)
-    is_asked = word is None and (node is None or node.uses_mta_sts)
-    sts = StsAnswer()
-    if is_asked and ports.sts is not None and job.tls is not TlsMode.NONE:
-        sts = await ports.sts.policy(domain)
     return plan_wish(
         domain,
         mode=job.tls,
-        need=job.row.tls_need,
-        word=word,
+        need=_need(job.row),
+        word=domain_tls_for(policy, domain=domain),
         sts=sts,
         is_mx_secure=answer.is_secure,
         uses_dane=node is None or node.uses_dane,
+        canonical=answer.canonical,
     )
+
+
+def _need(row: QueuedRow) -> TlsNeed:
+    """Return what a message asks for. A report of one with REQUIRETLS must be encrypted and is not
+    lost because its sender's server cannot show who it is (RFC 8689 §5)."""
+    if row.tls_need is TlsNeed.REQUIRETLS and row.reverse_path.is_null:
+        return TlsNeed.REQUIRED
+    return row.tls_need
+
+
+def wants_requiretls(job: Job) -> bool:
+    """Whether a message may only go to a host that offers REQUIRETLS."""
+    return _need(job.row) is TlsNeed.REQUIRETLS
 
 
 async def demand_at(wish: Wish, host: str, *, ports: DeliverPorts) -> TlsDemand:
@@ -62,12 +118,16 @@ async def demand_at(wish: Wish, host: str, *, ports: DeliverPorts) -> TlsDemand:
 async def _tlsa(host: str, *, ports: DeliverPorts) -> TlsaAnswer | None:
     """Return a host's records: of the name behind its aliases, else of its own (RFC 7672 §2.2.3).
 
-    None where they would not count, so that no broken name server is asked for nothing.
+    None where they would not count, so that no broken name server is asked for nothing. Whether
+    they would is not known while the host's addresses cannot be had.
     """
     resolver, port = ports.resolver, ports.smtp_port
     found = await resolver.addresses(host)
     own = host_name(host)
-    if found.status is not DnsStatus.OK or not (found.is_secure or found.is_alias_secure):
+    if found.status is not DnsStatus.OK:
+        detail = found.detail or f"{own}: {found.status.value}"
+        return TlsaAnswer(DnsStatus.TEMPORARY, base=own, detail=detail)
+    if not (found.is_secure or found.is_alias_secure):
         return None
     if found.is_secure and found.canonical and found.canonical != own:
         answer = await resolver.tlsa(found.canonical, port)
@@ -82,8 +142,8 @@ class Grounds:
 
     `fallback`: why it is in clear although TLS was wanted, as RFC 8460 says it; `is_plain`: it is
     in clear because nobody wanted any. `may_carry` holds what was found to suit, with what its
-    events say of policy and result. A session with a relay carries all that wants no more of TLS
-    than it has: what domains publish is the relay's affair.
+    events say of policy and result. A session with a `relay` carries mail for this very relay that
+    wants no more of TLS than it has: what domains publish is the relay's affair.
     """
 
     connection: Connection
@@ -91,14 +151,20 @@ class Grounds:
     fallback: str = ""
     is_plain: bool = False
     may_carry: dict[Asked, tuple[str, str]] = field(default_factory=dict)
-    is_relay: bool = False
+    relay: Relay | None = None
 
-    async def suits(self, job: Job, *, ports: DeliverPorts, memory: TlsMemory) -> bool:
+    async def suits(self, feed: Feed, job: Job, *, ports: DeliverPorts, memory: TlsMemory) -> bool:
         """Whether a job may travel in this session; its events are given their words."""
-        if self.is_relay:
+        if job.relay != self.relay:
+            # The policy changed meanwhile: another host, other TLS, another login.
+            return False
+        asked = asked_of(feed, job, ports)
+        if asked[-1] != self.connection.session.ehlo_name:
+            return False
+        if self.relay is not None:
             job.tls_words = TlsPolicy.OPERATOR.value, self.fallback
-            return job.tls is not TlsMode.REQUIRED or self.connection.proven.is_encrypted
-        asked = asked_of(job, ports)
+            demand = demand_of_relay(self.relay, mode=job.tls, need=job.row.tls_need)
+            return self.connection.proven.meets(demand)
         words = self.may_carry.get(asked)
         if words is None:
             words = await self._weigh(job, ports=ports, memory=memory)
@@ -111,9 +177,19 @@ class Grounds:
     async def _weigh(
         self, job: Job, *, ports: DeliverPorts, memory: TlsMemory
     ) -> tuple[str, str] | None:
+        if wants_requiretls(job) and not self.connection.takes_requiretls:
+            # Another host may: its own opening looks for one.
+            return None
         answer = await ports.resolver.mx(job.row.recipient.domain)
-        wish = await wish_of(job, answer, ports=ports)
-        demand = await demand_at(wish, self.host, ports=ports)
+        if answer.status is not DnsStatus.OK:
+            # What the domain demands is not known: its own opening says what comes of that.
+            return None
+        source = _policies(job, ports)
+        sts = StsAnswer() if source is None else await source.at_hand(job.row.recipient.domain)
+        if sts is None:
+            # Others of the session do not wait for this domain's web server.
+            return None
+        demand = await demand_at(_wish(job, answer, sts, ports=ports), self.host, ports=ports)
         proven = self.connection.proven
         if not proven.meets(demand) or (self.is_plain and demand.level is not Level.NONE):
             return None

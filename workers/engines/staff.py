@@ -1,6 +1,6 @@
 """The sessions of a process: opened where queues want them and limits allow, each in its slot.
 
-Gives    Staff: `man` (a turn), `renew` (a loop), `sessions`; quietly, all_of
+Gives    Staff: `man` (a turn), `renew` (a loop), `stop_opening`, `sessions`; quietly, all_of
 Takes    the feeds, who is told of outcomes, a way to start a chore
 Raises   StoreUnavailable from `man`, when the shaper is away
 Follows  design.md section 4: a slot belongs to an open connection, from connect to close
@@ -68,6 +68,12 @@ class Staff:
             if feed.tasks and not feed.waiting:
                 feed.is_wanted = True
                 feed.arrived.set()
+
+    def stop_opening(self) -> None:
+        """Give up the sessions that are not open yet: their jobs are in the queues."""
+        for feed in self._feeds.values():
+            for task in feed.opening:
+                task.cancel()
 
     async def renew(self) -> None:
         """Keep the slots for ever; tell the feeds whose connections others want."""

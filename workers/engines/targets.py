@@ -1,7 +1,8 @@
 """The addresses a session for a domain may go to, in the order to try them.
 
 Takes    a feed (its source), a domain and its MX answer
-Gives    Targets: `next`, `none_left`; Target; ourselves; note_failure
+Gives    Targets: `next`, `none_left`; Target; ourselves; loops_back, refusal;
+         is_of_domain_alone; note_failure, note_alive
 Raises   nothing: `none_left` returns the error that says why there was nothing to try
 Follows  RFC 5321 §5.1 (by preference, equal ones shuffled, every address of each; not back to us)
 
@@ -20,6 +21,7 @@ from itertools import groupby
 from mailcore.outcome import Scope
 from mailcore.ports import (
     ConnectFailed,
+    Connection,
     DnsStatus,
     LoopsBack,
     MxAnswer,
@@ -29,9 +31,13 @@ from mailcore.ports import (
 )
 from mailcore.reply import SmtpReply
 from mailcore.routing.hosts import Ourselves, before_us, fitting
-from mailcore.routing.site import plan_hosts
+from mailcore.routing.site import has_many_hosts, plan_hosts
+from mailcore.security import host_name
 from workers.engines.context import DeliverPorts
-from workers.engines.feed import Feed
+from workers.engines.feed import Feed, Job
+
+# So many domains that wait are asked whether they have a host in common.
+MOST_OTHERS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +51,16 @@ class Target:
 
 
 def ourselves(ports: DeliverPorts) -> Ourselves:
-    """Return what others know us by, under the policy in force."""
+    """Return what others know us by, under the policy in force.
+
+    The name that a source greets with is our server's only where we have one on the port that mail
+    goes to: else the exchanger of that name is another program, here or elsewhere.
+    """
     sources = ports.policy.current().sources.values()
+    is_heard = any(port == ports.smtp_port for _, port in ports.own_listeners)
+    greeted = {source.ehlo_name for source in sources} if is_heard else set()
     return Ourselves(
-        names=ports.own_names | {source.ehlo_name for source in sources},
+        names=ports.own_names | greeted,
         listeners=ports.own_listeners,
         addresses=frozenset(source.address for source in sources),
     )
@@ -57,6 +69,15 @@ def ourselves(ports: DeliverPorts) -> Ourselves:
 def loops_back(domain: str) -> SmtpReply:
     """Return our answer for a domain whose mail would come to ourselves."""
     return SmtpReply.local(554, "5.4.6", f"mail for {domain} loops back to us")
+
+
+def refusal(domain: str, status: DnsStatus) -> SmtpReply:
+    """Return our answer for a domain that takes no mail (RFC 7505 §4, RFC 3463)."""
+    if status is DnsStatus.NULL_MX:
+        return SmtpReply.local(556, "5.1.10", f"{domain} accepts no mail (null MX)")
+    if status is DnsStatus.NO_DOMAIN:
+        return SmtpReply.local(550, "5.1.2", f"the domain {domain} does not exist")
+    return SmtpReply.local(550, "5.1.2", f"{domain} has neither MX nor address")
 
 
 class Targets:
@@ -134,6 +155,29 @@ class Targets:
             (self._dead if address in known.dead else self._ready).append(target)
 
 
+async def is_of_domain_alone(
+    feed: Feed, job: Job, answer: MxAnswer, error: TransportError, *, ports: DeliverPorts
+) -> bool:
+    """Whether a failure says nothing of the site: its hosts are those of this domain alone.
+
+    An ISP's one site takes in whoever names a host under its suffix, be there such a host or not.
+    A host that was reached speaks for the ISP. One that was not does, if nobody else waits whose
+    hosts may be reached.
+    """
+    if not has_many_hosts(feed.path.site):
+        return False
+    if error.stage == "dns":
+        return True
+    if error.stage != "connect" or error.scope is not Scope.HOST:
+        return False
+    waiting = (each.row.recipient.domain for each in feed.jobs)
+    others = list(dict.fromkeys(each for each in waiting if each != job.row.recipient.domain))
+    found = await asyncio.gather(*(ports.resolver.mx(each) for each in others[:MOST_OTHERS]))
+    hosts = {host_name(host.name) for host in answer.hosts}
+    theirs = {host_name(host.name) for each in found for host in each.hosts}
+    return bool(theirs) and hosts.isdisjoint(theirs)
+
+
 async def note_failure(
     feed: Feed, target: Target, error: TransportError, *, ports: DeliverPorts
 ) -> None:
@@ -142,6 +186,18 @@ async def note_failure(
     if is_silent and error.scope is Scope.HOST:
         source = feed.source.address
         await ports.hosts.note_dead(source, target.address, failures=target.failures + 1)
+
+
+async def note_alive(
+    feed: Feed, target: Target, connection: Connection, *, ports: DeliverPorts
+) -> None:
+    """Forgive an address that was dead; whoever gives up meanwhile leaves no line open."""
+    if target.failures:
+        try:
+            await ports.hosts.note_alive(feed.source.address, target.address)
+        except BaseException:
+            await connection.close()
+            raise
 
 
 def _groups(hosts: Sequence[MxHost], *, by_preference: bool) -> list[list[MxHost]]:

@@ -43,7 +43,7 @@ class Told(Protocol):
         ...
 
     def path_works(self, feed: Feed) -> None:
-        """A session was opened."""
+        """A server of the path took a MAIL of ours, and said more than that."""
         ...
 
     @property

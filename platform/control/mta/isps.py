@@ -18,7 +18,7 @@ from control.fields import (
 )
 from control.mta.choices import Encoding, HeaderAction, KindEncoding
 from control.rows import PolicyModel
-from mailcore.render.overrides import is_protected
+from mailcore.render.overrides import can_be_written, is_protected
 
 
 class Isp(PolicyModel):
@@ -167,3 +167,6 @@ class IspHeader(PolicyModel):
             raise ValidationError({"value": _("An added header needs a value.")})
         if is_protected(self.name):
             raise ValidationError({"name": _("This header field cannot be overridden.")})
+        if self.action == HeaderAction.ADD and not can_be_written(self.name, self.value):
+            text = _("%(name)s takes plain ASCII, but for the names of addresses.")
+            raise ValidationError({"value": text % {"name": self.name}})

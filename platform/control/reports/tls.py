@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
+from django.db import connection
+
 from control.reports.forms import Question
 from control.reports.scales import DAY
 from control.reports.selectors import reports
@@ -59,9 +61,10 @@ def tls_figures(question: Question) -> TlsFigures:
 
 
 def report_of_domain(domain: str, day: date, *, us: str, now: datetime) -> dict[str, Any]:
-    """Return what RFC 8460 would report to a domain of a day (UTC)."""
+    """Return what RFC 8460 would report to a domain of a day (UTC). What went through a relay of
+    ours did not meet the domain's servers."""
     since = datetime.combine(day, time(), now.tzinfo)
-    rows = reports().tls(since=since, until=since + DAY, domain=domain)
+    rows = reports().tls(since=since, until=since + DAY, to_domain=domain)
     by_policy: dict[str, list[TlsCount]] = defaultdict(list)
     for row in rows:
         # An operator's own word is none of the domain's.
@@ -79,25 +82,39 @@ def report_of_domain(domain: str, day: date, *, us: str, now: datetime) -> dict[
 
 def _of_policy(domain: str, kind: str, rows: Sequence[TlsCount]) -> dict[str, Any]:
     failed = [row for row in rows if row.result]
+    lines = _sts_lines(domain) if kind == TlsPolicy.STS.value else []
+    policy: dict[str, Any] = {"policy-type": kind, "policy-domain": domain}
+    if lines:
+        # The policy as it is now: an older one of that day is not kept.
+        hosts = [line.partition(":")[2].strip() for line in lines if line.startswith("mx:")]
+        policy |= {"policy-string": lines, "mx-host": hosts}
     return {
-        "policy": {
-            "policy-type": kind,
-            "policy-domain": domain,
-            "mx-host": sorted({row.mx_host for row in rows if row.mx_host}),
-        },
+        "policy": policy,
         "summary": {
             "total-successful-session-count": sum(row.encrypted for row in rows if not row.result),
             "total-failure-session-count": sum(row.attempts for row in failed),
         },
-        "failure-details": [
-            {
-                "result-type": row.result,
-                "receiving-mx-hostname": row.mx_host,
-                "failed-session-count": row.attempts,
-            }
-            for row in failed
-        ],
+        "failure-details": [_of_failure(row) for row in failed],
     }
+
+
+def _of_failure(row: TlsCount) -> dict[str, Any]:
+    told = {
+        "result-type": row.result,
+        "sending-mta-ip": row.source_ip,
+        "receiving-mx-hostname": row.mx_host,
+        "receiving-ip": row.mx_address,
+    }
+    known: dict[str, Any] = {name: value for name, value in told.items() if value}
+    return known | {"failed-session-count": row.attempts}
+
+
+def _sts_lines(domain: str) -> list[str]:
+    """Return the lines of a domain's MTA-STS policy as the fleet knows it; none if it does not."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT body FROM sts_policy WHERE domain = %s", [domain])
+        found = cursor.fetchone()
+    return [line for each in found[0].splitlines() if (line := each.strip())] if found else []
 
 
 def _text(moment: datetime) -> str:

@@ -8,7 +8,7 @@ Raises   nothing: statistics that are away are named on the page (503 for the JS
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from django.contrib import admin
@@ -80,7 +80,8 @@ class TlsView(ReportView):
     def _row(self, row: TlsCount, question: Question) -> dict[str, Any]:
         report = ""
         if self.actor.is_admin:
-            day = min(question.until, self.now).date()
+            # A period ends before its last moment: that of a day is the next one's first.
+            day = min(question.until - timedelta(seconds=1), self.now).date()
             query = urlencode({"domain": row.domain, "day": day.isoformat()})
             report = f"{reverse('reports:tls-report')}?{query}"
         return {

@@ -27,16 +27,28 @@ class SenderForm(VersionedForm):
         required=False,
         strip=False,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
-        help_text=_("Stored sealed. Empty: it stays as it is."),
+        help_text=_("Stored sealed. Empty: it stays as it is, for the same host and login."),
     )
 
-    def clean(self) -> dict[str, Any] | None:
-        """A login needs a password."""
-        cleaned = super().clean()
+    @property
+    def is_other_relay(self) -> bool:
+        """Whether the password that is stored was meant for another host or login."""
+        host = self.cleaned_data.get("relay_host", "").strip().strip("[]").lower()
+        given = host, self.cleaned_data.get("relay_login", "")
+        return given != (self.initial.get("relay_host"), self.initial.get("relay_login"))
+
+    @property
+    def logs_in(self) -> bool:
+        """Whether the sender needs a password at all."""
         given = self.cleaned_data
-        logs_in = given.get("uses_relay") and given.get("relay_auth") != RelayAuth.NONE
-        is_known = bool(given.get("relay_password") or self.instance.relay_secret_ref)
-        if logs_in and not is_known and "relay_password" in self.fields:
+        return bool(given.get("uses_relay")) and given.get("relay_auth") != RelayAuth.NONE
+
+    def clean(self) -> dict[str, Any] | None:
+        """A login needs a password, and another one at another host."""
+        cleaned = super().clean()
+        is_kept = bool(self.instance.relay_secret_ref) and not self.is_other_relay
+        is_known = is_kept or bool(self.cleaned_data.get("relay_password"))
+        if self.logs_in and not is_known and "relay_password" in self.fields:
             self.add_error("relay_password", _("Give the password for the relay."))
         return cleaned
 
@@ -84,20 +96,24 @@ class SenderAdmin(Holdable, PolicyAdmin):
     )
 
     def create_row(self, request: HttpRequest, obj: Any, form: Any) -> None:
-        if form.cleaned_data.get("relay_password"):
+        if form.logs_in and form.cleaned_data.get("relay_password"):
             obj.relay_secret_ref = services.new_secret_ref()
         super().create_row(request, obj, form)
         self._keep_password(request, obj, form)
 
     def update_row(self, request: HttpRequest, obj: Any, form: Any) -> None:
-        if form.cleaned_data.get("relay_password") and not obj.relay_secret_ref:
-            obj.relay_secret_ref = services.new_secret_ref()
-            obj.save(update_fields=["relay_secret_ref"])
+        if "relay_password" in form.fields:
+            if form.is_other_relay or not form.logs_in:
+                services.forget_password(obj)
+            if form.logs_in and form.cleaned_data["relay_password"] and not obj.relay_secret_ref:
+                obj.relay_secret_ref = services.new_secret_ref()
+                obj.save(update_fields=["relay_secret_ref"])
         super().update_row(request, obj, form)
         self._keep_password(request, obj, form)
 
     def _keep_password(self, request: HttpRequest, obj: Any, form: Any) -> None:
-        if password := form.cleaned_data.get("relay_password"):
+        password = form.cleaned_data.get("relay_password")
+        if password and form.logs_in:
             services.store_password(obj, password)
             change_of(request).note(Action.REPLACED, obj, after={"relay password": "set"})
 
@@ -108,7 +124,8 @@ class SenderAdmin(Holdable, PolicyAdmin):
         return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     def remove_row(self, request: HttpRequest, obj: Any) -> None:
-        """Mark it deleted: mail that is queued for it still names it."""
+        """Mark it deleted: mail that is queued for it still names it. Its password is not kept."""
+        services.forget_password(obj)
         Sender.objects.filter(pk=obj.pk).update(is_deleted=True)
 
     @admin.action(description=_("Restore selected senders"), permissions=["change"])

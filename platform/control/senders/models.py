@@ -106,7 +106,7 @@ class Sender(PolicyModel):
     relay_verifies = models.BooleanField(
         _("verify the certificate"),
         default=True,
-        help_text=_("It must be valid for the name of the host."),
+        help_text=_("It must be valid for the host as it is given above, name or address."),
     )
     relay_auth = models.CharField(
         _("authentication"), max_length=16, choices=RelayAuth, default=RelayAuth.NONE
@@ -117,7 +117,10 @@ class Sender(PolicyModel):
     relay_allows_clear = models.BooleanField(
         _("log in without TLS"),
         default=False,
-        help_text=_("Only on a line that nobody else can read."),
+        help_text=_(
+            "Only on a line that nobody else can read. Otherwise the login waits for TLS, and for"
+            " the certificate where it is verified, whatever is chosen above."
+        ),
     )
     relay_asks_reports = models.BooleanField(
         _("ask for reports"),
@@ -164,20 +167,11 @@ class Sender(PolicyModel):
             raise ValidationError({"relay_host": _("Name the relay's host.")})
         try:
             self.relay_host = str(ipaddress.ip_address(self.relay_host))
-            is_address = True
         except ValueError:
-            is_address = False
             try:
                 self.relay_host = clean_domain(self.relay_host)
             except ValidationError as exc:
                 raise ValidationError({"relay_host": exc.messages}) from exc
-        is_checked = self.relay_verifies and self.relay_tls in (
-            RelayTls.STARTTLS,
-            RelayTls.IMPLICIT,
-        )
-        if is_checked and is_address:
-            reason = _("A certificate is valid for a name: name the host, or do not verify.")
-            raise ValidationError({"relay_verifies": reason})
         if self.relay_auth == RelayAuth.NONE:
             return
         if not self.relay_login:

@@ -27,6 +27,7 @@ from mailcore.ports.errors import StoreUnavailable as StoreUnavailable
 from mailcore.ports.errors import TimedOut as TimedOut
 from mailcore.ports.errors import TlsFailed as TlsFailed
 from mailcore.ports.errors import TransportError as TransportError
+from mailcore.ports.errors import Undeliverable as Undeliverable
 from mailcore.ports.errors import Withheld as Withheld
 from mailcore.ports.happened import KeyedMail as KeyedMail
 from mailcore.ports.happened import Outbox as Outbox

@@ -84,5 +84,9 @@ class Withheld(TransportError):
     """We stopped before the final dot, because our claim may no longer be ours."""
 
 
-class LoopsBack(TransportError):
-    """Whoever takes this domain's mail is we ourselves: no waiting helps, it bounces."""
+class Undeliverable(TransportError):
+    """No waiting helps this mail: it bounces with this reply."""
+
+
+class LoopsBack(Undeliverable):
+    """Whoever takes this domain's mail is we ourselves."""

@@ -41,6 +41,10 @@ class StsSource(Protocol):
         """Return a domain's policy that is in force, if it has one."""
         ...
 
+    async def at_hand(self, domain: str) -> StsAnswer | None:
+        """Return the same without waiting for a policy host: None while the file is fetched."""
+        ...
+
 
 class HostMemory(Protocol):
     """What the processes of a node remember of hosts that failed them. Raises nothing.
@@ -132,6 +136,11 @@ class Connection(Protocol):
         Where it may not, `mailcore.render.to_7bit` converts it, and the result is signed anew; a
         message that was not converted is deferred with 4.6.3 and never sent.
         """
+        ...
+
+    @property
+    def takes_requiretls(self) -> bool:
+        """Whether the server passes on what a message asks of TLS (RFC 8689)."""
         ...
 
     @property

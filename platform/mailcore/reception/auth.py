@@ -56,7 +56,7 @@ class Login:
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             mechanism, _, initial = text.partition(" ")
-            exchange = Exchange(mechanism.upper())
+            exchange = Exchange(mechanism.upper() if mechanism.isascii() else "")
             given = exchange.begin(initial.strip())
         else:
             given = exchange.go_on(text)

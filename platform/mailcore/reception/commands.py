@@ -32,7 +32,7 @@ _UTF8 = re.compile(r"[\u0080-\U0010ffff]")
 _IS_XTEXT = re.compile(rf"{_XTEXT}+\Z")
 _SUBMITTER = re.compile(rf"{_XTEXT}{{1,500}}\Z")
 _NOTIFY = frozenset(each.value for each in Notify if each is not Notify.NEVER)
-_BDAT = re.compile(r"([0-9]{1,20})( +LAST)?\Z", re.I)
+_BDAT = re.compile(r"([0-9]{1,20})( +LAST)?\Z", re.I | re.A)
 _GREETING = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}\Z")
 
 

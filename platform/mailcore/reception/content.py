@@ -34,12 +34,16 @@ def find_fault(octets: bytes) -> str:
 class Content:
     """The octets of one message. `length` counts all that came, kept or not."""
 
-    __slots__ = ("_carry", "_gauge", "_held", "_kept", "_limit", "fault", "is_short", "length")
+    __slots__ = (
+        "_account_id", "_carry", "_gauge", "_held", "_kept", "_limit", "fault", "is_short",
+        "length",
+    )  # fmt: skip
 
-    def __init__(self, limit: int, gauge: Gauge) -> None:
+    def __init__(self, limit: int, gauge: Gauge, account_id: int) -> None:
         # A line that holds one dot alone is four octets on the wire and three in the message.
         self._limit = limit + limit // 3 + 16
         self._gauge = gauge
+        self._account_id = account_id
         self._kept = bytearray()
         self._held = 0
         self._carry = b"\r\n"  # the dot may be the very first line
@@ -93,7 +97,7 @@ class Content:
 
     def release(self) -> None:
         """Give the memory back; what still comes is not kept."""
-        self._gauge.give_back(self._held)
+        self._gauge.give_back(self._held, self._account_id)
         self._held = 0
         self._kept = bytearray()
 
@@ -102,7 +106,7 @@ class Content:
         self.length += count
         if self.is_short:
             return
-        if self.length > self._limit or not self._gauge.take(count):
+        if self.length > self._limit or not self._gauge.take(count, self._account_id):
             self.is_short = True
             self.release()
             return

@@ -156,8 +156,8 @@ class Reception:
 
     @property
     def is_in_content(self) -> bool:
-        """Whether what comes next is content."""
-        return self._transaction.is_in_content
+        """Whether content comes, or came in chunks and is not whole."""
+        return self._transaction.has_content
 
     @property
     def buffered(self) -> int:
@@ -210,7 +210,8 @@ class Reception:
             self._advance_login(line)
             return
         verb, _, argument = line.rstrip(" ").partition(" ")
-        verb = verb.upper()
+        # Beyond ASCII there are letters whose capitals are letters of our commands.
+        verb = verb.upper() if verb.isascii() else verb
         command = _COMMANDS.get(verb)
         if verb in CHATTER:
             CHATTER[verb](self._answers, argument)

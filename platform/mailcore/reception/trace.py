@@ -35,24 +35,35 @@ ORDERS = {
 # What our own deliveries write; mail of ours that is forwarded to us carries it.
 _NOT_ORDERS = frozenset({"token"})
 _MARK = PREFIX.lower().encode("ascii")
+# Blanks before the colon are RFC 5322's obsolete form, which everybody reads.
+_RECEIVED = re.compile(rb"(?:\A|\r\n)received[ \t]*:", re.I)
 _NUMBER = re.compile(r"[0-9]{1,9}\Z")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
 
 
 def count_received(content: bytes) -> int:
     """Return how many servers say that they had the message."""
-    head = _head(content).lower()
-    return head.count(b"\r\nreceived:") + head.startswith(b"received:")
+    return len(_RECEIVED.findall(_head(content)))
 
 
 def received_field(
     letter: Letter, *, host: str, queue_id: str, at: datetime, client: str = ""
 ) -> bytes:
-    """Return our Received field, with its line end. Without `client` it does not tell whose
-    computer the message came from: an account's own network is nobody's business."""
-    origin = f"from {letter.ehlo} ({client})\r\n\t" if client else ""
+    """Return our Received field, with its line end. Without `client` it names no address: an
+    account's own network is nobody's business."""
+    if client:
+        origin = f"{letter.ehlo} ({_literal(client)})"
+    else:
+        # An address literal must not stand alone (RFC 5321 §4.4), and is an address.
+        origin = "unknown" if letter.ehlo.startswith("[") else letter.ehlo
     stamp = f"by {host} (Postfleet) with {letter.protocol} id {queue_id}"
-    return f"Received: {origin}{stamp};\r\n\t{format_datetime(at)}\r\n".encode("ascii")
+    return f"Received: from {origin}\r\n\t{stamp};\r\n\t{format_datetime(at)}\r\n".encode("ascii")
+
+
+def _literal(address: str) -> str:
+    """Return an address as RFC 5321 §4.1.3 writes it, without the zone of a link."""
+    plain = address.partition("%")[0]
+    return f"[IPv6:{plain}]" if ":" in plain else f"[{plain}]"
 
 
 def read_orders(content: bytes) -> Mapping[str, Any]:

@@ -78,10 +78,16 @@ class Transaction:
         return self.is_in_data or self.chunk is not None
 
     @property
+    def has_content(self) -> bool:
+        """Whether content comes, or came in chunks that are not all."""
+        return self.is_in_content or self._content is not None
+
+    @property
     def content(self) -> Content:
         """The content that comes; only once there is some."""
         if self._content is None:
-            self._content = Content(self._limit_bytes, self._gauge)
+            account_id = self._identity.account_id if self._identity is not None else 0
+            self._content = Content(self._limit_bytes, self._gauge, account_id)
         return self._content
 
     def open(self, mail: MailCommand, identity: Identity, admission: Admission) -> None:
@@ -95,7 +101,7 @@ class Transaction:
 
     def add(self, argument: str, offered: Offered) -> None:
         """Take a recipient; one that is there already is not mailed twice."""
-        if self._mail is None or self._content is not None or self.chunk is not None:
+        if self._mail is None or self.has_content or self._failure is not None:
             raise CommandFault(503, "5.5.1", "RCPT comes behind MAIL and before the content")
         recipient = read_rcpt(
             argument,
@@ -121,11 +127,13 @@ class Transaction:
         self.is_in_data = True
 
     def _cannot_begin(self) -> SmtpReply | None:
-        if self._mail is None:
+        if self._mail is None or self._identity is None:
             return _OUT_OF_ORDER
+        if self._failure is not None:
+            return self._failure  # of a chunk: without its octets this is another message
         if not self._recipients:
             return _NOBODY
-        if self._content is None and self._gauge.is_full:
+        if self._content is None and self._gauge.is_full_for(self._identity.account_id):
             return _FULL
         return None
 
@@ -146,7 +154,7 @@ class Transaction:
         """So many octets come. CommandFault: it cannot be told how many, or they are too many
         to read only to drop them."""
         command = read_bdat(argument)
-        refusal = self._failure or self._cannot_begin()
+        refusal = self._cannot_begin()
         if command.count > self.endless_bytes:
             raise CommandFault(552, "5.3.4", self.too_large.text)
         if refusal is None and self.content.length + command.count > self._limit_bytes:

@@ -57,29 +57,38 @@ class Doorkeeper(Protocol):
 
 
 class Gauge:
-    """Octets of content that all sessions of a process hold in memory, and how many they may."""
+    """Octets of content that all sessions of a process hold in memory, and how many they may.
 
-    __slots__ = ("held", "limit")
+    Those of one account may hold `share`, so that nobody shuts the others out; 0 is all.
+    """
 
-    def __init__(self, limit: int) -> None:
+    __slots__ = ("_of", "held", "limit", "share")
+
+    def __init__(self, limit: int, share: int = 0) -> None:
         self.limit = limit
+        self.share = share or limit
         self.held = 0
+        self._of: dict[int, int] = {}
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no message should be begun."""
-        return self.held >= self.limit
+    def is_full_for(self, account_id: int) -> bool:
+        """Whether the account should begin no message."""
+        return self.held >= self.limit or self._of.get(account_id, 0) >= self.share
 
-    def take(self, count: int) -> bool:
+    def take(self, count: int, account_id: int) -> bool:
         """Hold so many more, if there is room."""
-        if self.held + count > self.limit:
+        own = self._of.get(account_id, 0) + count
+        if self.held + count > self.limit or own > self.share:
             return False
         self.held += count
+        self._of[account_id] = own
         return True
 
-    def give_back(self, count: int) -> None:
+    def give_back(self, count: int, account_id: int) -> None:
         """Hold so many less."""
         self.held -= count
+        left = self._of.pop(account_id, 0) - count
+        if left > 0:
+            self._of[account_id] = left
 
 
 # ── what was handed over ──────────────────────────────────────────────────────────────────────

@@ -1,7 +1,7 @@
 """What a message is once it is sound, and the few forms every header field must have.
 
 Gives    Content; Field, parse_fields, split_content; fold_field, encode_text, format_mailbox,
-         read_mailbox, refuse
+         encode_mailboxes, read_mailbox, refuse
 Raises   SubmissionRefused with the pointer it was given
 Follows  RFC 5322 §§2.1.1, 2.2, 3.4; RFC 2047 §2; RFC 6532 §3
 """
@@ -105,7 +105,8 @@ def parse_fields(head: bytes, *, pointer: str) -> list[Field]:
             refuse(pointer, "malformed_header", f"line {number} of the header is no header field")
         if lines:
             fields.append(Field(name, b"\r\n".join(lines)))
-        name, lines = match[1].decode("ascii"), [line]
+        # Blanks before the colon are obsolete, and some signers cannot read them.
+        name, lines = match[1].decode("ascii"), [match[1] + line[match.end() - 1 :]]
     if lines:
         fields.append(Field(name, b"\r\n".join(lines)))
     return fields
@@ -200,6 +201,14 @@ def format_mailbox(name: str, address: ForwardPath, *, used: int = 1) -> str:
         return f"{name} <{address}>"
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}" <{address}>'
+
+
+def encode_mailboxes(name: str, text: str) -> bytes:
+    """Return a whole field of mailboxes, their names encoded; else AddressError."""
+    shown = [
+        format_mailbox(*read_mailbox(part), used=len(name) + 2) for part in split_mailboxes(text)
+    ]
+    return f"{name}: {f',{chr(13)}{chr(10)} '.join(shown)}".encode()
 
 
 def split_mailboxes(text: str) -> list[str]:

@@ -3,18 +3,20 @@
 Gives    to_7bit: content -> the same message in seven bits
 Takes    sound content (`render.repair`), before it is signed: every octet may change
 Raises   SubmissionRefused where converting would break what a part is for: signed or encrypted
-         parts, and header fields that only SMTPUTF8 can carry
+         parts, those in an encoding we do not know or of a type nobody can read, and header fields
+         that only SMTPUTF8 can carry
 Follows  RFC 6152 §3 (convert or return), RFC 2045 §6.4 (what may be encoded), RFC 2047
 """
 
 from __future__ import annotations
 
+import binascii
 import re
-from email import message_from_bytes
-from email.message import Message
+from collections.abc import Sequence
 
-from mailcore.render.build import base64_lines, quoted_printable
+from mailcore.render.build import base64_lines, longest_line, quoted_printable
 from mailcore.render.content import (
+    MAX_LINE,
     Field,
     encode_text,
     join_content,
@@ -22,10 +24,22 @@ from mailcore.render.content import (
     refuse,
     split_content,
 )
+from mailcore.render.mime import (
+    CRLF,
+    ENCODING,
+    IDENTITY,
+    MAX_DEPTH,
+    QP_FAULT,
+    SEALED,
+    base64_anew,
+    delimiters,
+    encoding_of,
+    holds_boundary,
+    is_base64,
+    kind_of,
+)
 
-_MAX_DEPTH = 20
-_SEALED = frozenset({"multipart/signed", "multipart/encrypted"})
-_ENCODING = "content-transfer-encoding"
+_EIGHT_BIT = re.compile(rb"[\x80-\xff]")
 # Their values have a grammar that an encoded word must not stand in.
 _STRUCTURED = frozenset(
     {"cc", "content-disposition", "content-type", "from", "reply-to", "sender", "to"}
@@ -34,56 +48,87 @@ _STRUCTURED = frozenset(
 
 def to_7bit(content: bytes, *, pointer: str = "/raw") -> bytes:
     """Return the message in seven bits; what is in seven bits already is left alone."""
-    return content if content.isascii() else _entity(content, pointer=pointer, depth=0)
+    return content if content.isascii() else _entity(content, (), pointer=pointer, depth=0)
 
 
-def _entity(entity: bytes, *, pointer: str, depth: int) -> bytes:
+def _entity(entity: bytes, boundaries: Sequence[bytes], *, pointer: str, depth: int) -> bytes:
+    """Convert a part; no line of it may become a delimiter of the containers it is in."""
     if entity.isascii():
         return entity
-    if depth > _MAX_DEPTH:
-        refuse(pointer, "mime_too_deep", f"parts are nested more than {_MAX_DEPTH} deep")
+    if depth > MAX_DEPTH:
+        refuse(pointer, "mime_too_deep", f"parts are nested more than {MAX_DEPTH} deep")
     head, body = split_content(entity)
     fields = [_ascii(field, pointer) for field in parse_fields(head, pointer=pointer)]
     if body.isascii():
         return join_content(fields, body)
-    kind = _content_type(fields)
-    if kind.get_content_type() in _SEALED:
-        detail = f"a {kind.get_content_type()} part in eight bits cannot be converted"
+    kind = kind_of(fields)
+    if kind is None:
+        refuse(pointer, "content_type", "a part in eight bits has a type that cannot be read")
+    if kind.content_type in SEALED:
+        detail = f"a {kind.content_type} part in eight bits cannot be converted"
         refuse(pointer, "8bit_sealed", detail)
-    boundary = kind.get_boundary()
-    if kind.get_content_maintype() == "multipart" and boundary:
-        body = _parts(body, str(boundary), pointer=pointer, depth=depth)
+    if kind.maintype == "multipart" and kind.boundary:
+        body = _parts(body, kind.boundary, boundaries, pointer=pointer, depth=depth)
         return join_content(_encoded_as(fields, "7bit"), body)
-    if kind.get_content_type() == "message/rfc822":
-        body = _entity(body, pointer=pointer, depth=depth + 1)
+    if kind.content_type == "message/rfc822":
+        body = _entity(body, boundaries, pointer=pointer, depth=depth + 1)
         return join_content(_encoded_as(fields, "7bit"), body)
-    text = body.removesuffix(b"\r\n")
-    end = body[len(text) :]
-    if kind.get_content_maintype() == "text":
-        return join_content(_encoded_as(fields, "quoted-printable"), quoted_printable(text) + end)
-    return join_content(_encoded_as(fields, "base64"), base64_lines(text) + end)
+    said = encoding_of(fields)
+    if said == b"base64" and is_base64(encoded := base64_anew(body)):
+        return join_content(fields, encoded)
+    if said == b"quoted-printable":
+        encoded = _escaped(body)
+        if not holds_boundary(encoded, boundaries):
+            return join_content(fields, encoded)
+        body = binascii.a2b_qp(body)
+    elif said not in IDENTITY:
+        detail = f"a part in eight bits says that it is encoded as {said[:40].decode('ascii')}"
+        refuse(pointer, "8bit_encoded", detail)
+    elif kind.maintype == "text":
+        text = body.removesuffix(CRLF)
+        encoded = quoted_printable(text) + body[len(text) :]
+        if not holds_boundary(encoded, boundaries):
+            return join_content(_encoded_as(fields, "quoted-printable"), encoded)
+    end = CRLF if body.endswith(CRLF) else b""
+    return join_content(_encoded_as(fields, "base64"), base64_lines(body) + end)
 
 
-def _parts(body: bytes, boundary: str, *, pointer: str, depth: int) -> bytes:
-    mark = re.escape(boundary.encode("utf-8", "surrogateescape"))
-    delimiter = re.compile(rb"(?:\A|\r\n)--" + mark + rb"(--)?[ \t]*(?=\r\n|\Z)")
+def _escaped(body: bytes) -> bytes:
+    """Encode what quoted-printable may not hold, and leave the rest as it was encoded."""
+    if not QP_FAULT.search(body):
+        escaped = _EIGHT_BIT.sub(lambda found: b"=%02X" % found[0][0], body)
+        if longest_line(escaped) <= MAX_LINE:
+            return escaped
+    text = body.removesuffix(CRLF)
+    return quoted_printable(binascii.a2b_qp(text)) + body[len(text) :]
+
+
+def _parts(
+    body: bytes, boundary: bytes, around: Sequence[bytes], *, pointer: str, depth: int
+) -> bytes:
+    boundaries = (*around, boundary)
     pieces: list[bytes] = []
     position, is_part = 0, False
-    for match in delimiter.finditer(body):
-        pieces += (_piece(body[position : match.start()], is_part, pointer, depth), match[0])
-        position = match.end()
-        is_part = match[1] is None
-        if not is_part:
+    for begins, ends, is_last in delimiters(body, boundary):
+        pieces.append(_piece(body[position:begins], is_part, boundaries, pointer, depth))
+        pieces.append(body[begins:ends])
+        position, is_part = ends, not is_last
+        if is_last:
             break
-    pieces.append(_piece(body[position:], is_part, pointer, depth))
+    pieces.append(_piece(body[position:], is_part, boundaries, pointer, depth))
     return b"".join(pieces)
 
 
-def _piece(piece: bytes, is_part: bool, pointer: str, depth: int) -> bytes:
+def _piece(
+    piece: bytes, is_part: bool, boundaries: Sequence[bytes], pointer: str, depth: int
+) -> bytes:
     """A part starts with the line end of its delimiter; what is no part, nobody reads."""
+    if piece.isascii():
+        return piece
     if is_part:
-        return b"\r\n" + _entity(piece.removeprefix(b"\r\n"), pointer=pointer, depth=depth + 1)
-    return piece.decode("ascii", "replace").encode("ascii", "replace")
+        entity = piece.removeprefix(CRLF)
+        return CRLF + _entity(entity, boundaries, pointer=pointer, depth=depth + 1)
+    return CRLF.join(line if line.isascii() else b"" for line in piece.split(CRLF))
 
 
 def _ascii(field: Field, pointer: str) -> Field:
@@ -95,11 +140,6 @@ def _ascii(field: Field, pointer: str) -> Field:
 
 
 def _encoded_as(fields: list[Field], word: str) -> list[Field]:
-    kept = [field for field in fields if field.key != _ENCODING]
+    kept = [field for field in fields if field.key != ENCODING]
     name = "Content-Transfer-Encoding"
     return [*kept, Field(name, f"{name}: {word}".encode("ascii"))]
-
-
-def _content_type(fields: list[Field]) -> Message:
-    head = b"\r\n".join(field.raw for field in fields if field.key == "content-type")
-    return message_from_bytes(head + b"\r\n\r\n")

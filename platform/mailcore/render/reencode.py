@@ -18,32 +18,36 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from email import message_from_bytes
 
 from mailcore.errors import SubmissionRefused
 from mailcore.policy.words import Encoding
 from mailcore.render.build import base64_lines, longest_line, quoted_printable
 from mailcore.render.content import (
     MAX_LINE,
-    PARSER_FAULTS,
     Field,
     join_content,
     parse_fields,
     split_content,
 )
+from mailcore.render.mime import (
+    CRLF,
+    ENCODING,
+    IDENTITY,
+    MAX_DEPTH,
+    QP_FAULT,
+    SEALED,
+    Kind,
+    delimiters,
+    encoding_of,
+    holds_boundary,
+    kind_of,
+)
 
-_MAX_DEPTH = 20
 # The parts of a digest are messages unless they say otherwise.
-_SEALED = frozenset({"multipart/signed", "multipart/encrypted", "multipart/digest"})
-_ENCODING = "content-transfer-encoding"
-_IDENTITY = frozenset({b"7bit", b"8bit", b"binary"})
+_KEPT = SEALED | {"multipart/digest"}
 _SIGNATURES = frozenset({"dkim-signature", "arc-message-signature"})
-_QP_FAULT = re.compile(rb"=(?!\r\n|[0-9A-Fa-f]{2}|\Z)")
-_DELIMITER_END = re.compile(rb"(--)?[ \t]*(?=\r\n|\Z)")
-_CRLF = b"\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +60,6 @@ class _Wish:
         """What a kind of text is sent in; a kind without a word of its own goes as all do."""
         own = {"text/html": self.html, "text/plain": self.text}.get(content_type, self.overall)
         return self.overall if own is Encoding.AS_SUBMITTED else own
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """What a part is. The boundary is empty where there is none."""
-
-    content_type: str
-    boundary: bytes
-    is_attachment: bool
-
-    @property
-    def maintype(self) -> str:
-        return self.content_type.partition("/")[0]
 
 
 def reencode(content: bytes, *, overall: Encoding, html: Encoding, text: Encoding) -> bytes:
@@ -93,7 +84,9 @@ def _entity(
         return entity
     if is_root and any(field.key in _SIGNATURES for field in fields):
         return entity
-    kind = _kind(fields)
+    kind = kind_of(fields)
+    if kind is None:
+        return entity
     if kind.maintype == "multipart":
         return _container(entity, fields, body, kind, wish, boundaries)
     if kind.maintype != "text" or kind.is_attachment:
@@ -106,18 +99,6 @@ def _entity(
     return join_content(_encoded_as(fields, word), body)
 
 
-def _kind(fields: Sequence[Field]) -> _Kind:
-    wanted = ("content-type", "content-disposition")
-    head = b"\r\n".join(field.raw for field in fields if field.key in wanted)
-    try:
-        message = message_from_bytes(head + b"\r\n\r\n")
-        boundary = str(message.get_boundary() or "").encode("utf-8", "surrogateescape")
-        is_attachment = message.get_content_disposition() == "attachment"
-        return _Kind(message.get_content_type(), boundary, is_attachment)
-    except PARSER_FAULTS:
-        return _Kind("application/octet-stream", b"", is_attachment=True)
-
-
 # ── containers ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -125,14 +106,14 @@ def _container(
     entity: bytes,
     fields: list[Field],
     body: bytes,
-    kind: _Kind,
+    kind: Kind,
     wish: _Wish,
     boundaries: Sequence[bytes],
 ) -> bytes:
-    is_sealed = kind.content_type in _SEALED
+    is_sealed = kind.content_type in _KEPT
     # A container is never encoded itself (RFC 2045 §6.4); one that says so is not understood.
-    said = _encoding(fields)
-    is_clear = kind.boundary and len(boundaries) < _MAX_DEPTH and said in _IDENTITY
+    said = encoding_of(fields)
+    is_clear = kind.boundary and len(boundaries) < MAX_DEPTH and said in IDENTITY
     if is_sealed or not is_clear:
         return entity
     changed = _parts(body, kind.boundary, wish, (*boundaries, kind.boundary))
@@ -145,34 +126,22 @@ def _container(
     return join_content(fields, changed)
 
 
-def _parts(body: bytes, mark: bytes, wish: _Wish, boundaries: Sequence[bytes]) -> bytes:
+def _parts(body: bytes, boundary: bytes, wish: _Wish, boundaries: Sequence[bytes]) -> bytes:
     """Return the body with its parts encoded; the same object if none had to be."""
     pieces: list[bytes] = []
     kept_from = 0
     start: int | None = None
-    for begins, ends, is_last in _delimiters(body, b"--" + mark):
+    for begins, ends, is_last in delimiters(body, boundary):
         if start is not None:
-            entity = body[start:begins].removeprefix(_CRLF)
+            entity = body[start:begins].removeprefix(CRLF)
             encoded = _entity(entity, wish, boundaries)
             if encoded is not entity:
-                pieces += (body[kept_from:start], _CRLF, encoded)
+                pieces += (body[kept_from:start], CRLF, encoded)
                 kept_from = begins
         if is_last:
             break
         start = ends
     return b"".join([*pieces, body[kept_from:]]) if pieces else body
-
-
-def _delimiters(body: bytes, mark: bytes) -> Iterator[tuple[int, int, bool]]:
-    """Yield where each delimiter line begins (with the line end before it) and ends."""
-    # Looked for as plain octets, which beats any expression by twenty times.
-    at = body.find(mark)
-    while at >= 0:
-        rest = _DELIMITER_END.match(body, at + len(mark))
-        is_at_line = at == 0 or body.endswith(_CRLF, 0, at)
-        if rest is not None and is_at_line:
-            yield max(0, at - len(_CRLF)), rest.end(), rest[1] is not None
-        at = body.find(mark, at + len(mark))
 
 
 # ── texts ─────────────────────────────────────────────────────────────────────────────────────
@@ -187,38 +156,30 @@ def _leaf(
     ends_message: bool,
 ) -> tuple[str, bytes] | None:
     """Return the encoding to name and the body in it, or None to leave the part alone."""
-    said = _encoding(fields)
+    said = encoding_of(fields)
     if wanted is Encoding.AS_SUBMITTED or said == wanted.value.encode():
         return None
-    if said in _IDENTITY and wanted is Encoding.EIGHT_BIT:
+    if said in IDENTITY and wanted is Encoding.EIGHT_BIT:
         return None
     data = _decoded(said, body)
     if data is None or (not data and not body):
         return None
     # The last line end of a message may belong to its encoding, and never to a part's.
     word, encoded = _encoded(data, wanted, ends_message=ends_message)
-    if _holds_boundary(encoded, boundaries):
+    if holds_boundary(encoded, boundaries):
         # Hyphens are what they are in any encoding but one.
         word, encoded = "base64", base64_lines(data)
     return None if word.encode() == said else (word, encoded)
 
 
-def _encoding(fields: Sequence[Field]) -> bytes:
-    """Return what a part says of its encoding, in lower case; a part that is silent is 7bit."""
-    said = [field.value.lower() for field in fields if field.key == _ENCODING]
-    if len(said) > 1:
-        return b"?"
-    return said[0] if said else b"7bit"
-
-
 def _decoded(said: bytes, body: bytes) -> bytes | None:
     """Return what a reader sees; None for what two readers may see differently."""
-    if said in _IDENTITY:
+    if said in IDENTITY:
         return body
     if said == b"quoted-printable":
         # Blanks at the end of a line may have been put there by a transport (RFC 2045 §6.7).
         is_padded = b" \r\n" in body or b"\t\r\n" in body or body.endswith((b" ", b"\t"))
-        if is_padded or not body.isascii() or _QP_FAULT.search(body):
+        if is_padded or not body.isascii() or QP_FAULT.search(body):
             return None
         return binascii.a2b_qp(body)
     if said == b"base64":
@@ -230,13 +191,13 @@ def _decoded(said: bytes, body: bytes) -> bytes | None:
 
 
 def _encoded(data: bytes, wanted: Encoding, *, ends_message: bool) -> tuple[str, bytes]:
-    is_open = ends_message and not data.endswith(_CRLF)
+    is_open = ends_message and not data.endswith(CRLF)
     if wanted is Encoding.BASE64:
-        return "base64", base64_lines(data) + (_CRLF if ends_message else b"")
+        return "base64", base64_lines(data) + (CRLF if ends_message else b"")
     if wanted is Encoding.EIGHT_BIT and _fits_lines(data):
         word = "7bit" if data.isascii() else "8bit"
-        return word, data + (_CRLF if is_open else b"")
-    text = data.removesuffix(_CRLF)
+        return word, data + (CRLF if is_open else b"")
+    text = data.removesuffix(CRLF)
     # A soft line break says that the text ended before the line does.
     tail = data[len(text) :] or (b"=\r\n" if is_open else b"")
     return "quoted-printable", quoted_printable(text) + tail
@@ -244,22 +205,15 @@ def _encoded(data: bytes, wanted: Encoding, *, ends_message: bool) -> tuple[str,
 
 def _fits_lines(data: bytes) -> bool:
     """Whether octets may travel as they are: lines end in CRLF, and none is too long."""
-    ends = data.count(_CRLF)
+    ends = data.count(CRLF)
     are_lines = ends == data.count(b"\n") == data.count(b"\r")
     return are_lines and b"\0" not in data and longest_line(data) <= MAX_LINE
-
-
-def _holds_boundary(body: bytes, boundaries: Sequence[bytes]) -> bool:
-    marks = tuple(b"--" + boundary for boundary in boundaries)
-    if not marks or b"--" not in body:
-        return False
-    return any(line.startswith(marks) for line in body.split(_CRLF))
 
 
 def _encoded_as(fields: Sequence[Field], word: str) -> list[Field]:
     """Return the fields with the encoding named where it was named before, else at the end."""
     name = "Content-Transfer-Encoding"
     field = Field(name, f"{name}: {word}".encode("ascii"))
-    if any(each.key == _ENCODING for each in fields):
-        return [field if each.key == _ENCODING else each for each in fields]
+    if any(each.key == ENCODING for each in fields):
+        return [field if each.key == ENCODING else each for each in fields]
     return [*fields, field]

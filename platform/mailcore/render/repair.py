@@ -24,16 +24,15 @@ from mailcore.render.content import (
     Content,
     Field,
     decode_text,
+    encode_mailboxes,
     encode_text,
     fold_field,
-    format_mailbox,
     join_content,
     message_id_of,
     parse_fields,
     read_mailbox,
     refuse,
     split_content,
-    split_mailboxes,
 )
 from mailcore.render.lines import shorten_lines
 
@@ -142,10 +141,6 @@ def _recoded(field: Field, *, pointer: str) -> Field:
     if field.key not in _ADDRESSES:
         return Field(field.name, encode_text(field.name, text))
     try:
-        shown = [
-            format_mailbox(*read_mailbox(part), used=len(field.name) + 2)
-            for part in split_mailboxes(text)
-        ]
+        return Field(field.name, encode_mailboxes(field.name, text))
     except AddressError:
         return field  # groups and the like: as they are
-    return Field(field.name, f"{field.name}: {f',{chr(13)}{chr(10)} '.join(shown)}".encode())

@@ -23,7 +23,7 @@ from mailcore.dsn import DsnReturn, from_xtext, to_xtext_address
 from mailcore.errors import SubmissionRefused
 from mailcore.events import EventKind
 from mailcore.render.build import encode_body, quoted_printable, to_crlf
-from mailcore.render.content import encode_text, split_content
+from mailcore.render.content import PARSER_FAULTS, encode_text, split_content
 from mailcore.render.downgrade import to_7bit
 from mailcore.report.due import DAEMON, Report, ReportKind, Way, report_id
 
@@ -237,8 +237,8 @@ def _returned(report: Report, content: bytes | None) -> tuple[bytes, str]:
         try:
             # A part of this type may not be encoded, so what is in it is.
             whole = _part("message/rfc822", "7bit", to_7bit(content))
-        except SubmissionRefused:
-            pass  # signed in eight bits, or with addresses in UTF-8
+        except (SubmissionRefused, *PARSER_FAULTS):
+            pass  # signed in eight bits, or with addresses in UTF-8, or beyond our parser
         else:
             return whole, "The message is returned below."
     return _headers(head), "The header of the message is returned below."

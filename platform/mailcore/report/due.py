@@ -4,7 +4,8 @@ Gives    ReportKind, Report, report_of, may_lead_to_reports, DELAY_AFTER_S; Way,
          submission_of
 Takes    events, the policy in force
 Raises   SchemaError for facts that cannot be read
-Follows  RFC 3461 §5.2.1-§5.2.3, RFC 3464 §2.3.3-4 (action and status), RFC 3463
+Follows  RFC 3461 §5.2.1-§5.2.3, RFC 3464 §2.3.3-4 (action and status), RFC 3463,
+         RFC 8689 §5 (REQUIRETLS)
 
 A report is never about another: it is sent with the null reverse-path, and its rows carry no
 order. Its key names message, recipient and kind, so that each is told once.
@@ -22,7 +23,7 @@ from mailcore.address import ForwardPath, ReversePath
 from mailcore.dsn import DsnFacts, Notify
 from mailcore.envelope import Recipient, Submission
 from mailcore.events import OWN_PURGE_RULE, Event, EventKind
-from mailcore.outcome import MailClass
+from mailcore.outcome import MailClass, TlsNeed
 from mailcore.policy.lookup import may_use_domain, may_use_sender
 from mailcore.policy.model import PolicySnapshot
 
@@ -139,7 +140,8 @@ def way_of(report: Report, policy: PolicySnapshot, *, host: str) -> Way | None:
 
 def submission_of(report: Report, way: Way, *, message_id: UUID, content: bytes) -> Submission:
     """Return the report as a message of ours. It goes where the client's MAIL FROM said, not to
-    the return path that stands in its place on the wire."""
+    the return path that stands in its place on the wire, and as the message asked to go."""
+    needs_tls = report.facts.order.requires_tls
     return Submission(
         message_id=message_id,
         account_id=way.account_id,
@@ -149,6 +151,7 @@ def submission_of(report: Report, way: Way, *, message_id: UUID, content: bytes)
         reverse_path=ReversePath("", ""),
         recipients=(Recipient(0, ForwardPath.parse(report.facts.reverse_path)),),
         content=content,
+        tls_need=TlsNeed.REQUIRETLS if needs_tls else TlsNeed.POLICY,
         message_id_header=report_id(report, way.domain),
         custom={"report_of": report.event.message_id, "report": report.kind.value},
     )

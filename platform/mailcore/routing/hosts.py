@@ -30,7 +30,7 @@ _MOST_DOUBLINGS = 10
 class Ourselves:
     """What other servers know us by: names, and where our own SMTP server listens.
 
-    A listener on the unspecified address hears on each of `addresses`.
+    A listener on the unspecified address hears on each of `addresses`, and on loopback.
     """
 
     names: frozenset[str] = frozenset()
@@ -54,7 +54,7 @@ class Ourselves:
                 continue
             if _plain(listener) == wanted:
                 return True
-            if _is_any(listener) and wanted in {_plain(one) for one in self.addresses}:
+            if _is_any(listener) and (_is_here(wanted) or wanted in map(_plain, self.addresses)):
                 return True
         return False
 
@@ -102,6 +102,15 @@ def _plain(address: str) -> str:
         return address
     mapped = getattr(parsed, "ipv4_mapped", None)
     return str(mapped or parsed)
+
+
+def _is_here(address: str) -> bool:
+    """Whether an address is this very machine; the unspecified one leads there as well."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return parsed.is_loopback or parsed.is_unspecified
 
 
 def _is_any(address: str) -> bool:

@@ -1,7 +1,7 @@
 """From what DNS says of a domain to the site its mail goes to, and the order of its hosts.
 
 Gives    DnsStatus, MxHost, MxAnswer, AddressAnswer (what a resolver answers); Site, IspIndex,
-         site_of, relay_site, plan_hosts
+         site_of, has_many_hosts, relay_site, plan_hosts, shuffled
 Takes    an answer, the policy's ISPs, a random draw
 Raises   ValueError for an answer that names no host: there is no site to go to
 Follows  RFC 5321 §5.1 (MX, order, implicit MX), RFC 7505 (null MX); design.md section 3 step 2
@@ -17,11 +17,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
+from typing import TypeVar
 
 from mailcore.policy.model import Isp, Relay
 
 MAX_SITE_NAME = 200
 _HASH_CHARACTERS = 16
+_ISP = "isp:"
+T = TypeVar("T")
 
 
 class DnsStatus(Enum):
@@ -46,7 +49,8 @@ class MxHost:
 class MxAnswer:
     """Where a domain's mail goes. An implicit MX (RFC 5321 §5.1) is one host of preference 0.
 
-    `is_secure`: the resolver says that it checked the answer by DNSSEC.
+    `is_secure`: the resolver says that it checked the answer by DNSSEC. `canonical` is the domain
+    behind the aliases.
     """
 
     status: DnsStatus
@@ -55,6 +59,7 @@ class MxAnswer:
     is_implicit: bool = False
     detail: str = ""
     is_secure: bool = False
+    canonical: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +148,15 @@ def site_of(domain: str, answer: MxAnswer, isps: IspIndex) -> Site:
         and all(owner is by_suffix for owner in owners)
     ):
         suffix = _host(by_suffix.mx_suffixes[0]).lstrip("*.")
-        name = f"isp:{suffix}"[:MAX_SITE_NAME]
+        name = f"{_ISP}{suffix}"[:MAX_SITE_NAME]
     else:
         name = _site_name(hosts)
     return Site(name, isp.id if isp is not None else 0)
+
+
+def has_many_hosts(site: str) -> bool:
+    """Whether a site is that of an ISP's suffix: its domains need not share a host."""
+    return site.startswith(_ISP)
 
 
 def relay_site(relay: Relay, domain: str, isps: IspIndex) -> Site:
@@ -166,16 +176,28 @@ def plan_hosts(answer: MxAnswer, draw: float) -> tuple[MxHost, ...]:
     `draw` is one number from [0, 1): its digits in a falling base choose the permutation, so all
     orders of equal hosts are equally likely (RFC 5321 §5.1 asks to spread the load).
     """
-    if not 0.0 <= draw < 1.0:
-        raise ValueError(f"a draw of {draw} is not in [0, 1)")
     planned: list[MxHost] = []
     ordered = sorted(answer.hosts, key=lambda host: (host.preference, host.name))
     for _, equal in groupby(ordered, key=lambda host: host.preference):
-        left = list(equal)
-        while left:
-            draw *= len(left)
-            # Rounding may lift the last digit to the base itself.
-            chosen = min(int(draw), len(left) - 1)
-            draw = min(draw - chosen, 1.0 - 2**-53)
-            planned.append(left.pop(chosen))
+        hosts, draw = _permuted(equal, draw)
+        planned += hosts
     return tuple(planned)
+
+
+def shuffled(items: Iterable[T], draw: float) -> tuple[T, ...]:
+    """Return items that are alike in the order in which the draw falls."""
+    return tuple(_permuted(items, draw)[0])
+
+
+def _permuted(items: Iterable[T], draw: float) -> tuple[list[T], float]:
+    """Return the items as the draw falls, and what is left of the draw."""
+    if not 0.0 <= draw < 1.0:
+        raise ValueError(f"a draw of {draw} is not in [0, 1)")
+    left, chosen_ones = list(items), []
+    while left:
+        draw *= len(left)
+        # Rounding may lift the last digit to the base itself.
+        chosen = min(int(draw), len(left) - 1)
+        draw = min(draw - chosen, 1.0 - 2**-53)
+        chosen_ones.append(left.pop(chosen))
+    return chosen_ones, draw

@@ -1,7 +1,8 @@
 """What a recipient domain and its mail servers demand of TLS.
 
 Gives    StsPolicy, parse_sts_record, parse_sts_policy (RFC 8461); Tlsa, TlsaAnswer, usable, matches
-         (RFC 6698, RFC 7672); Wish, TlsDemand, Level, Proof, plan_wish, demand_of_host, Proven
+         (RFC 6698, RFC 7672); Wish, TlsDemand, Level, Proof, plan_wish, demand_of_host, Proven;
+         demand_of_relay
 Takes    texts and records as they came; what operators, the sender and the message ask
 Raises   StsError for a policy that is none
 Follows  docs/smtp.md, section TLS
@@ -18,6 +19,7 @@ from mailcore.security.demand import plan_wish as plan_wish
 from mailcore.security.der import public_key_of as public_key_of
 from mailcore.security.names import host_name as host_name
 from mailcore.security.names import is_named as is_named
+from mailcore.security.relay import demand_of_relay as demand_of_relay
 from mailcore.security.sts import StsAnswer as StsAnswer
 from mailcore.security.sts import StsError as StsError
 from mailcore.security.sts import StsMode as StsMode

@@ -20,7 +20,7 @@ from mailcore.policy.words import DomainTlsLevel, TlsMode
 from mailcore.routing.site import DnsStatus
 from mailcore.security.names import host_name
 from mailcore.security.sts import StsAnswer, StsMode, StsPolicy
-from mailcore.security.tlsa import Tlsa, TlsaAnswer, strongest, usable
+from mailcore.security.tlsa import Tlsa, TlsaAnswer, TlsaUsage, strongest, usable
 
 
 class Level(IntEnum):
@@ -65,6 +65,7 @@ class Wish:
     `names` are those an operator allows in a certificate, none for the host's own. `asks_dane`:
     the hosts' TLSA records count. `sts_result` is why the domain's own policy could not be had.
     `needs_secure_host`: a name from unsigned DNS is not enough to know the right server by.
+    `canonical` is the domain behind its aliases, if the MX was found there.
     """
 
     domain: str
@@ -75,6 +76,7 @@ class Wish:
     sts_result: str = ""
     asks_dane: bool = False
     needs_secure_host: bool = False
+    canonical: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +105,16 @@ class TlsDemand:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """What a session turned out to be: the names and the records its certificate stands for."""
+    """What a session turned out to be: the names and the records its certificate stands for.
+
+    `names` were shown by PKIX. `tlsa_names` were shown below the authority of a DANE-TA record: it
+    may have issued for anybody, so it stands for no other names.
+    """
 
     is_encrypted: bool = False
     names: frozenset[str] = frozenset()
     tlsa: frozenset[Tlsa] = frozenset()
+    tlsa_names: frozenset[str] = frozenset()
 
     def meets(self, demand: TlsDemand) -> bool:
         """Whether mail with this demand may travel here."""
@@ -118,7 +125,9 @@ class Proven:
         if demand.level is Level.ENCRYPTED:
             return self.is_encrypted
         if demand.proof is Proof.TLSA:
-            return not self.tlsa.isdisjoint(demand.tlsa)
+            found = self.tlsa.intersection(demand.tlsa)
+            is_named = not self.tlsa_names.isdisjoint(demand.names)
+            return any(is_named or record.usage == TlsaUsage.DANE_EE for record in found)
         return not self.names.isdisjoint(demand.names)
 
 
@@ -134,6 +143,7 @@ def plan_wish(
     sts: StsAnswer,
     is_mx_secure: bool,
     uses_dane: bool,
+    canonical: str = "",
 ) -> Wish:
     """Put together what is asked for a domain.
 
@@ -163,6 +173,7 @@ def plan_wish(
         sts_result=sts.result,
         asks_dane=is_mx_secure and uses_dane,
         needs_secure_host=strict,
+        canonical=host_name(canonical),
     )
 
 
@@ -201,9 +212,12 @@ def _by_tlsa(wish: Wish, host: str, answer: TlsaAnswer) -> TlsDemand:
     good = strongest(usable(answer.records))
     if good:
         # §3.2.2: for DANE-TA the certificate is the host's, or the domain's own.
-        names = tuple(dict.fromkeys((host_name(answer.base or host), host, wish.domain)))
+        own = wish.domain, wish.canonical or wish.domain
+        names = tuple(dict.fromkeys((host_name(answer.base or host), host, *own)))
         return TlsDemand(Level.AUTHENTICATED, TlsPolicy.TLSA, Proof.TLSA, names, good)
-    # §2.2: records that nobody can use still say that there is TLS.
+    # §2.2: records that nobody can use still say that there is TLS, and take nothing from a policy.
+    if wish.sts is not None and wish.sts.mode is StsMode.ENFORCE:
+        return _by_sts(wish, wish.sts, host)
     if wish.floor is Level.AUTHENTICATED:
         return TlsDemand(wish.floor, TlsPolicy.TLSA, Proof.PKIX, wish.names or (host,))
     result = TlsResult.TLSA_INVALID.value

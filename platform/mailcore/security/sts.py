@@ -55,6 +55,11 @@ class StsPolicy:
     expires_ms: int = 0
     body: tuple[str, ...] = ()
 
+    @property
+    def fetched_ms(self) -> int:
+        """When it was had from the domain: of two the later one is its word."""
+        return self.expires_ms - self.max_age_s * 1000
+
     def allows(self, host: str) -> bool:
         """Whether this is one of the domain's hosts."""
         return any(is_under(pattern, host) for pattern in self.mx)
@@ -76,7 +81,7 @@ def parse_sts_record(texts: Iterable[str]) -> str:
     Of several records that begin as one none counts, nor does one with a field that is wrong
     (RFC 8461 §3.1).
     """
-    found = [text for text in texts if re.match(r"v=STSv1[ \t]*(;|$)", text)]
+    found = [text for text in texts if re.match(r"v=STSv1[ \t]*;", text)]
     if len(found) != 1:
         return ""
     policy_id = ""

@@ -78,7 +78,7 @@ class Offer:
     """A message as offered: either `parts` or `raw`, and its envelope.
 
     `sender` is a number, a name, or None for the account's own. `pointer` is where the offer lies
-    in the request.
+    in the request. `trace` is what we put in front of it ourselves.
     """
 
     pointer: str
@@ -92,6 +92,7 @@ class Offer:
     expires_at: datetime | None = None
     custom: Mapping[str, str] = field(default_factory=dict)
     tls_need: TlsNeed = TlsNeed.POLICY
+    trace: bytes = b""
 
 
 def parse_offer(body: object, *, pointer: str = "") -> Offer:

@@ -20,6 +20,7 @@ from mailcore.errors import Problem, SubmissionRefused
 from mailcore.policy.lookup import may_use_domain, may_use_sender
 from mailcore.policy.model import Account, PolicySnapshot
 from mailcore.render import Content, build, repair
+from mailcore.render.build import to_crlf
 from mailcore.routing.site import IspIndex, Site, relay_site
 from mailcore.submission.offer import MAX_RECIPIENTS, Offer
 
@@ -182,11 +183,14 @@ def _check_from(
 def _content(offer: Offer, *, message_id: UUID, now: datetime) -> Content:
     if offer.parts is not None:
         return build(offer.parts, message_id=message_id, date=now)
-    return repair(offer.raw or b"", message_id=message_id, date=now, pointer=f"{offer.pointer}/raw")
+    raw = offer.trace + (offer.raw or b"")
+    return repair(raw, message_id=message_id, date=now, pointer=f"{offer.pointer}/raw")
 
 
 def _check_size(offer: Offer, content: Content, account: Account, problems: list[Problem]) -> None:
-    size, limit = len(content.content), account.max_message_bytes
+    """Look at what the client sent, as SMTP counts it: what we add to it is not its own."""
+    size = len(content.content if offer.raw is None else to_crlf(offer.raw))
+    limit = account.max_message_bytes
     if limit and size > limit:
         place = "/raw" if offer.raw is not None else ""
         detail = f"the message takes {size} octets; the account may send {limit}"

@@ -1,6 +1,7 @@
 """How we say to a relay who we are.
 
-Gives    Credentials, Mechanism, choose_mechanisms, Exchange (one attempt with one mechanism)
+Gives    Credentials, Mechanism, choose_mechanisms, Exchange (one attempt with one mechanism),
+         Redaction (what a server must not be quoted with)
 Takes    what the server offers, whether the session is under TLS, the server's challenges
 Raises   nothing: what a mechanism cannot answer is cancelled
 Follows  RFC 4954 (AUTH), RFC 4616 (PLAIN), RFC 2195 (CRAM-MD5), the LOGIN and XOAUTH2 of practice
@@ -11,13 +12,14 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from dataclasses import dataclass, field, replace
+import re
+from dataclasses import dataclass, field
 from enum import Enum
-
-from mailcore.reply import SmtpReply
 
 # RFC 4954 §4: a longer command line waits for the server's go-ahead before its response.
 MAX_COMMAND = 510
+# So many octets of a secret in a row are told of nobody.
+LEAST_TOLD = 8
 
 
 class Mechanism(Enum):
@@ -116,14 +118,34 @@ class Exchange:
         return self._credentials.user.encode() + b" " + digest.hex().encode("ascii")
 
 
-def redacted(reply: SmtpReply, credentials: Credentials) -> SmtpReply:
-    """Return the reply without what a talkative server repeated of our secret."""
-    user, secret = credentials.user, credentials.secret
-    if not secret:
-        return reply
-    # The longer form first: it may contain the other.
-    sent = (b"\0%s\0%s" % (user.encode(), secret.encode()), secret.encode())
-    lines = reply.lines
-    for form in (*(base64.b64encode(each).decode("ascii") for each in sent), secret):
-        lines = tuple(line.replace(form, "***") for line in lines)
-    return reply if lines == reply.lines else replace(reply, lines=lines)
+class Redaction:
+    """Takes out of a server's words what they repeat of ours, in whole or in part."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._parts: set[bytes] = set()
+        secret = credentials.secret.encode()
+        self.hide(secret)
+        self.hide(base64.b64encode(secret))
+
+    def hide(self, said: bytes) -> None:
+        """Remember what nobody else may read."""
+        # In any case: some servers repeat a command in capitals.
+        said = said.strip().lower()
+        for form in (said, said.rstrip(b"=")):
+            last = max(len(form) - LEAST_TOLD, 0)
+            self._parts |= {form[at : at + LEAST_TOLD] for at in range(last + 1)} - {b""}
+
+    def clean(self, text: bytes) -> bytes:
+        """Return the text with marks in the place of what is hidden."""
+        lowered, hidden = text.lower(), bytearray(len(text))
+        for size in {len(part) for part in self._parts}:
+            for at in range(len(text) - size + 1):
+                if lowered[at : at + size] in self._parts:
+                    hidden[at : at + size] = b"*" * size
+        cleaned, end = [], 0
+        for found in re.finditer(rb"\*+", hidden):
+            cleaned += [text[end : found.start()], b"***"]
+            end = found.end()
+        return b"".join((*cleaned, text[end:]))

@@ -1,6 +1,6 @@
 """The commands of an envelope, and what must not be sent to this server at all.
 
-Gives    mail_command, rcpt_command, refusal_of, leave_out_excess
+Gives    mail_command, rcpt_command, group_of, refusal_of, leave_out_excess
 Takes    a message, what the server offers, whether the session is under TLS
 Raises   nothing: what cannot be said is a refusal of our own
 Follows  RFC 5321 §4.1.1.2-3, RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8),
@@ -40,7 +40,7 @@ def mail_command(message: WireMessage, extensions: Extensions) -> str:
         parameters += " BODY=8BITMIME"
     if message.needs_smtputf8 or needs_smtputf8(message):
         parameters += " SMTPUTF8"
-    if message.requires_tls:
+    if message.requires_tls and extensions.require_tls:
         parameters += " REQUIRETLS"
     if message.dsn is not None and extensions.dsn:
         parameters += _mail_dsn(message.dsn)
@@ -55,9 +55,19 @@ def rcpt_command(message: WireMessage, index: int, extensions: Extensions) -> st
     return f"RCPT TO:<{_path(message.forward_paths[index])}>{parameters}\r\n"
 
 
+def group_of(transaction: Transaction, extensions: Extensions) -> list[str]:
+    """Return MAIL, every RCPT, and DATA unless a chunk follows: what PIPELINING lets go at once."""
+    message = transaction.message
+    commands = [mail_command(message, extensions)]
+    commands += [rcpt_command(message, index, extensions) for index in transaction.offered]
+    return commands if transaction.is_chunked else [*commands, "DATA\r\n"]
+
+
 def refusal_of(message: WireMessage, extensions: Extensions, *, is_tls: bool) -> SmtpReply | None:
     """Return why this server must not get this message, as a reply of our own."""
-    if message.requires_tls and not (is_tls and extensions.require_tls):
+    # A report is not lost over a server that knows only half of it (RFC 8689 §5).
+    lacks_word = bool(message.reverse_path) and not extensions.require_tls
+    if message.requires_tls and (lacks_word or not is_tls):
         lacking = "offers no REQUIRETLS" if is_tls else "has no TLS session with us"
         return SmtpReply.local(
             550, "5.7.30", f"the message asks for REQUIRETLS and the server {lacking}"
@@ -68,7 +78,7 @@ def refusal_of(message: WireMessage, extensions: Extensions, *, is_tls: bool) ->
         if refusal is not None:
             return refusal
     if not extensions.smtputf8 and (message.needs_smtputf8 or needs_smtputf8(message)):
-        return SmtpReply.local(550, "5.6.7", "the server does not take UTF-8 addresses")
+        return SmtpReply.local(550, "5.6.7", "the server does not take UTF-8 in addresses")
     return _refused_content(message, extensions)
 
 

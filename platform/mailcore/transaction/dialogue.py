@@ -7,6 +7,8 @@ Follows  RFC 5321 §3.3, §4.1, §4.3; RFC 2920 (PIPELINING), RFC 3030 (CHUNKING
 
 Whose reply is whose is decided by one queue: each command that is written adds what its answer
 will be for, each reply takes the oldest. So a chain of transactions cannot mix them up.
+A server that loses or doubles a reply can: where that shows, or cannot be ruled out, no refusal
+counts, since it may have been another recipient's.
 
 Content goes as one chunk where the server offers CHUNKING, and as DATA elsewhere; either way
 only once somebody was accepted. Why, and when not: docs/decisions/0012.
@@ -19,9 +21,16 @@ from collections import deque
 from mailcore.outcome import Scope
 from mailcore.reply import SmtpReply
 from mailcore.transaction.auth import Credentials
-from mailcore.transaction.commands import leave_out_excess, mail_command, rcpt_command, refusal_of
-from mailcore.transaction.extensions import Extensions
-from mailcore.transaction.faults import ASTRAY, chunk_refusal, garbled, is_about_address
+from mailcore.transaction.commands import leave_out_excess, refusal_of
+from mailcore.transaction.faults import (
+    ASTRAY,
+    chunk_refusal,
+    garbled,
+    is_about_address,
+    is_misplaced,
+    is_proof,
+    left_over,
+)
 from mailcore.transaction.message import Stage, Transaction
 from mailcore.transaction.opening import Move, Opening, Say
 from mailcore.transaction.replies import ReplyReader
@@ -30,11 +39,11 @@ from mailcore.transaction.steps import (
     Done,
     Failed,
     FaultKind,
-    SendContent,
     StartTls,
     Step,
     Write,
 )
+from mailcore.transaction.turns import Turns
 
 NO_LIMIT = 1 << 60
 # Looked at for every reply: a name of the module costs less than a member of an enum.
@@ -42,23 +51,17 @@ _MAIL, _RCPT, _DATA, _DOT = Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT
 _OPENING = frozenset({Stage.BANNER, Stage.EHLO, Stage.HELO, Stage.STARTTLS, Stage.AUTH})
 
 
-class Dialogue:
+class Dialogue(Turns):
     """One session, from the greeting to its end. Every method returns the steps to take."""
 
     __slots__ = (
         "_chunks",
-        "_content",
-        "_expected",
         "_goes_on",
-        "_left",
-        "_needs_rset",
+        "_is_stale",
         "_opening",
-        "_queue",
         "_reader",
-        "extensions",
         "is_chunking_broken",
-        "is_over",
-        "is_ready",
+        "is_in_doubt",
         "reply_count",
     )
 
@@ -71,23 +74,20 @@ class Dialogue:
         credentials: Credentials | None = None,
         allows_chunking: bool = True,
     ) -> None:
+        super().__init__()
         self._opening = Opening(
             ehlo_name, wants_tls=wants_tls, requires_tls=requires_tls, credentials=credentials
         )
         self._reader = ReplyReader()
-        self._expected: deque[tuple[Stage, Transaction | None, int]] = deque()
         self._expected.append((Stage.BANNER, None, 0))
-        self._queue: deque[Transaction] = deque()
-        self._content: Transaction | None = None
-        self._needs_rset = False
-        self._left = 0
+        # A RSET was refused: the server may have recipients of a transaction before.
+        self._is_stale = False
         self._chunks = allows_chunking
         # Whether a positive reply in the envelope has a command of ours that follows it.
         self._goes_on = True
         self.is_chunking_broken = False
-        self.extensions = Extensions()
-        self.is_ready = False
-        self.is_over = False
+        # Whether the replies so far may have been taken for the wrong commands.
+        self.is_in_doubt = False
         self.reply_count = 0
 
     @property
@@ -95,23 +95,22 @@ class Dialogue:
         """What the next reply will answer; None when none is due."""
         return self._expected[0][0] if self._expected else None
 
-    @property
-    def can_begin(self) -> bool:
-        """Whether the server takes another transaction (RFC 9422: MAILMAX)."""
-        return self.is_ready and self._left > 0
-
     def receive(self, data: bytes) -> list[Step]:
         """Take bytes of the server."""
         steps: list[Step] = []
-        reader = self._reader
+        reader, due = self._reader, len(self._expected)
         for code, lines in reader.feed(data):
             if self.is_over or reader is not self._reader:
                 # What came in clear behind the answer to STARTTLS is nobody's (RFC 3207 §6).
                 return steps
             self.reply_count += 1
-            self._take(code, lines, steps)
+            if due <= 0 and self._expected and self.is_ready:
+                self._garbled(f"an answer of {code} before its command", self.awaits, steps)
+                return steps
+            due -= 1
+            self._take(code, self._opening.quotable(code, lines), steps)
         if reader.fault and reader is self._reader and not self.is_over:
-            self._garbled(reader.fault, self.awaits, steps)
+            self._garbled(self._opening.quotable_fault(reader.fault), self.awaits, steps)
         return steps
 
     def tls_established(self) -> list[Step]:
@@ -154,20 +153,15 @@ class Dialogue:
         """End the session; return the transactions left undecided, each with its stage."""
         self.is_over = True
         self.is_ready = False
-        left: dict[int, Transaction] = {}
-        if self._content is not None:
-            self._content.stage = Stage.DATA
-            left[id(self._content)] = self._content
-        for stage, transaction, _ in self._expected:
-            if transaction is not None and id(transaction) not in left:
-                is_withheld = stage is Stage.DOT and not transaction.is_dot_sent
-                transaction.stage = Stage.DATA if is_withheld else stage
-                left[id(transaction)] = transaction
-        left |= {id(transaction): transaction for transaction in self._queue}
+        left = left_over(self._content, self._expected, self._queue)
         self._expected.clear()
         self._queue.clear()
         self._content = None
-        return list(left.values())
+        if self.is_in_doubt:
+            for transaction in left:
+                if not transaction.is_in_step:
+                    transaction.doubt()
+        return left
 
     # -- replies
 
@@ -192,6 +186,8 @@ class Dialogue:
         elif stage is _DATA or (code != 250 and code in ASTRAY):
             self._expected.appendleft((stage, transaction, index))
             self._garbled(f"an answer of {code} to {stage.value.upper()}", stage, steps)
+        elif stage is Stage.RSET:
+            self._take_proof(transaction, _reply(code, lines), steps)
         elif stage is _DOT:
             reply = _reply(code, lines)
             if not transaction.is_chunked or self._is_chunk_answered(transaction, reply, steps):
@@ -199,7 +195,12 @@ class Dialogue:
                 self._done(transaction, steps)
         else:
             if code >= 400:
-                transaction.refuse(stage, index, _reply(code, lines))
+                reply = _reply(code, lines)
+                if stage is _RCPT and is_misplaced(reply, stage, transaction):
+                    self._expected.appendleft((stage, transaction, index))
+                    self._garbled(f"an answer of {reply} to RCPT", stage, steps)
+                    return
+                transaction.refuse(stage, index, reply)
             else:
                 transaction.is_mail_accepted |= stage is _MAIL
                 transaction.has_taker |= stage is _RCPT
@@ -209,16 +210,34 @@ class Dialogue:
     def _take_data(
         self, transaction: Transaction, code: int, lines: tuple[bytes, ...], steps: list[Step]
     ) -> None:
-        if code == 354 and not transaction.is_decided:
-            self._send_content(transaction, steps)
-        elif code == 354:
-            # RFC 2920 §3.1: nobody is left, so the content is empty and its reply nobody's.
-            self._command(Stage.LONE_DOT, Write(b".\r\n"), steps)
+        if code == 354:
+            transaction.is_in_step = True
+            if not transaction.is_decided:
+                self._send_content(transaction, steps)
+            elif transaction.has_taker or self._is_stale:
+                # Whoever the server has there must not get an empty message.
+                steps.append(Done(transaction))
+                self._garbled("an answer of 354 to DATA for nobody", _DATA, steps)
+            else:
+                # RFC 2920 §3.1: nobody is left, so the content is empty and its reply nobody's.
+                self._command(Stage.LONE_DOT, Write(b".\r\n"), steps)
+                self._done(transaction, steps)
+            return
+        reply = _reply(code, lines)
+        if is_misplaced(reply, _DATA, transaction):
+            self._expected.appendleft((_DATA, transaction, 0))
+            self._garbled(f"an answer of {reply} to DATA", _DATA, steps)
+        else:
+            transaction.decide(reply, _DATA, Scope.MESSAGE)
+            self._nothing_goes(transaction, steps)
+
+    def _take_proof(self, transaction: Transaction, reply: SmtpReply, steps: list[Step]) -> None:
+        if is_proof(reply):
+            self._is_stale = not reply.is_positive
             self._done(transaction, steps)
         else:
-            transaction.decide(_reply(code, lines), _DATA, Scope.MESSAGE)
-            self._needs_rset |= transaction.is_open
-            self._done(transaction, steps)
+            self._expected.appendleft((Stage.RSET, transaction, 0))
+            self._garbled(f"an answer of {reply} to RSET", _RCPT, steps)
 
     def _is_chunk_answered(
         self, transaction: Transaction, reply: SmtpReply, steps: list[Step]
@@ -228,7 +247,7 @@ class Dialogue:
         No 354 has shown that we are in step; but the status of an answer to MAIL or RCPT is
         about an address, and that of an answer to all of the content is not.
         """
-        is_for_all = reply.is_positive or transaction.verdicts.count(None) > 1
+        is_for_all = reply.is_positive or len(transaction.offered) > 1
         if is_for_all and is_about_address(reply):
             self.is_chunking_broken = True
             self._expected.appendleft((_DOT, transaction, 0))
@@ -261,6 +280,8 @@ class Dialogue:
         self, stage: Stage, code: int, lines: tuple[bytes, ...], steps: list[Step]
     ) -> None:
         if self.is_ready:
+            if stage is Stage.RSET:
+                self._is_stale = code // 100 != 2
             # RSET and the lone dot: whatever was said, it is nobody's verdict.
             self._next_in_turn(steps)
         else:
@@ -301,9 +322,14 @@ class Dialogue:
         transaction, reply = self._content, _reply(code, lines)
         if transaction is not None and code >= 400:
             # Refused while the content is under way: without its end nothing was accepted.
+            if transaction.is_chunked:
+                if len(transaction.offered) > 1 and is_about_address(reply):
+                    self._garbled(f"an answer of {reply} to a chunk", _DATA, steps)
+                    return
+                self._content = None
+                if self._is_chunk_refused(transaction, reply, _DATA, steps):
+                    return
             self._content = None
-            if transaction.is_chunked and self._is_chunk_refused(transaction, reply, _DATA, steps):
-                return
             scope = Scope.SESSION if code == 421 else Scope.MESSAGE
             transaction.decide(reply, _DATA, scope)
             steps.append(Done(transaction))
@@ -313,86 +339,10 @@ class Dialogue:
             self._garbled(f"an answer of {code} to no command", None, steps)
 
     def _garbled(self, reason: str, stage: Stage | None, steps: list[Step]) -> None:
+        self.is_in_doubt = True
         self._fail(garbled(reason, stage, is_ready=self.is_ready), steps)
 
     def _fail(self, failed: Failed, steps: list[Step]) -> None:
         self.is_over = True
         self.is_ready = False
         steps.append(failed)
-
-    # -- commands
-
-    def _command(self, stage: Stage, step: Write, steps: list[Step]) -> None:
-        self._expected.append((stage, None, 0))
-        steps.append(step)
-
-    def _send_content(self, transaction: Transaction, steps: list[Step]) -> None:
-        self._content = transaction
-        steps.append(SendContent(transaction))
-
-    def _done(self, transaction: Transaction, steps: list[Step]) -> None:
-        steps.append(Done(transaction))
-        if self._queue and not self.is_over:
-            self._next_in_turn(steps)
-
-    def _write_group(self, transaction: Transaction, steps: list[Step]) -> None:
-        """PIPELINING: MAIL and every RCPT in one write, and DATA unless a chunk follows."""
-        message, expected, offered = transaction.message, self._expected, self.extensions
-        commands = [mail_command(message, offered)]
-        if self._needs_rset:
-            self._needs_rset = False
-            commands.insert(0, "RSET\r\n")
-            expected.append((Stage.RSET, None, 0))
-        expected.append((_MAIL, transaction, 0))
-        for index in transaction.offered:
-            commands.append(rcpt_command(message, index, offered))
-            expected.append((_RCPT, transaction, index))
-        if not transaction.is_chunked:
-            commands.append("DATA\r\n")
-            expected.append((_DATA, transaction, 0))
-        steps.append(Write("".join(commands).encode()))
-
-    def _next_in_turn(self, steps: list[Step]) -> None:
-        """No PIPELINING: begin the oldest transaction once nothing else is under way."""
-        if not self._queue or self._expected or self._content is not None:
-            return
-        if self._needs_rset:
-            self._needs_rset = False
-            self._command(Stage.RSET, Write(b"RSET\r\n"), steps)
-            return
-        transaction = self._queue.popleft()
-        self._expected.append((_MAIL, transaction, 0))
-        steps.append(Write(mail_command(transaction.message, self.extensions).encode()))
-
-    def _go_on(self, transaction: Transaction, stage: Stage, index: int, steps: list[Step]) -> None:
-        """Do what follows an answer in the envelope, where it was not written before."""
-        offered = transaction.offered
-        if self.extensions.pipelining:
-            if stage is _RCPT and index == offered[-1]:
-                self._envelope_answered(transaction, steps)
-            return
-        position = 0 if stage is _MAIL else offered.index(index) + 1
-        if transaction.is_mail_accepted and position < len(offered):
-            following = offered[position]
-            self._expected.append((_RCPT, transaction, following))
-            command = rcpt_command(transaction.message, following, self.extensions)
-            steps.append(Write(command.encode()))
-        else:
-            self._envelope_answered(transaction, steps)
-
-    def _envelope_answered(self, transaction: Transaction, steps: list[Step]) -> None:
-        if not transaction.is_decided:
-            if transaction.is_chunked:
-                self._send_content(transaction, steps)
-            else:
-                self._expected.append((_DATA, transaction, 0))
-                steps.append(Write(b"DATA\r\n"))
-            return
-        self._needs_rset |= transaction.is_open
-        if transaction.may_restart and transaction.is_refused_as_second and self.can_begin:
-            self._left -= 1
-            self._needs_rset = True
-            transaction.forget()
-            self._write_group(transaction, steps)
-        else:
-            self._done(transaction, steps)

@@ -102,6 +102,7 @@ class Transaction:
         "has_taker",
         "is_chunked",
         "is_dot_sent",
+        "is_in_step",
         "is_mail_accepted",
         "may_restart",
         "message",
@@ -121,6 +122,8 @@ class Transaction:
         self.has_taker = False
         self.is_dot_sent = False
         self.is_chunked = False
+        # A 354 came in its place: each reply before it was for its own command.
+        self.is_in_step = False
         self.may_restart = False
 
     @property
@@ -137,6 +140,13 @@ class Transaction:
     def is_open(self) -> bool:
         """Whether the server took something of the envelope, which a RSET has to drop."""
         return self.is_mail_accepted or self.has_taker
+
+    @property
+    def needs_proof(self) -> bool:
+        """Whether somebody could bounce by a refusal that was meant for another."""
+        if self.is_in_step or len(self.offered) < 2 or not self.is_mail_accepted:
+            return False
+        return any(known is not None and known.reply.is_permanent for known in self.verdicts)
 
     @property
     def is_refused_as_second(self) -> bool:
@@ -158,8 +168,12 @@ class Transaction:
             verdict = RecipientReply(_at_rcpt(reply), stage.value, Scope.RECIPIENT)
             self.verdicts[index] = verdict
 
-    def forget(self) -> None:
-        """Go back to the start: the server never took up this transaction."""
+    def doubt(self) -> None:
+        """We may be out of step with the server: what it said so far is nobody's verdict."""
         for index in self.offered:
             self.verdicts[index] = None
+
+    def forget(self) -> None:
+        """Go back to the start: the server never took up this transaction."""
+        self.doubt()
         self.is_mail_accepted = self.has_taker = self.may_restart = False

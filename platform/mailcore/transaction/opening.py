@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mailcore.outcome import Scope
 from mailcore.reply import SmtpReply
-from mailcore.transaction.auth import Credentials, Exchange, choose_mechanisms, redacted
+from mailcore.transaction.auth import Credentials, Exchange, Redaction, choose_mechanisms
 from mailcore.transaction.extensions import Extensions
 from mailcore.transaction.faults import garbled
 from mailcore.transaction.message import Stage
@@ -45,6 +45,7 @@ class Opening:
         "_credentials",
         "_ehlo_name",
         "_exchange",
+        "_redaction",
         "_requires_tls",
         "_untried",
         "_wants_tls",
@@ -68,6 +69,8 @@ class Opening:
         self._untried: list[Exchange] = []
         self.extensions = Extensions()
         self.is_tls = False
+        # From the first AUTH on: before it nothing was said that anybody could repeat.
+        self._redaction: Redaction | None = None
 
     def secured(self) -> Move:
         """The handshake succeeded: forget what was said in clear and greet again."""
@@ -96,6 +99,17 @@ class Opening:
         if stage is Stage.EHLO:
             self.extensions = Extensions.parse(lines)
         return self._greeted()
+
+    def quotable(self, code: int, lines: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """Return what a server said, in a form that may be shown."""
+        if self._redaction is None or code == 334:
+            # A challenge is answered and shown to nobody.
+            return lines
+        return tuple(map(self._redaction.clean, lines))
+
+    def quotable_fault(self, fault: str) -> str:
+        """Return what was wrong with the server's octets, without those: they may be ours."""
+        return fault if self._redaction is None else fault.partition(":")[0]
 
     def _hello(self, stage: Stage) -> Say:
         verb = stage.value.upper().encode("ascii")
@@ -129,6 +143,7 @@ class Opening:
         if not self.is_tls and not credentials.allows_clear:
             text = "the relay has no TLS session with us, and credentials do not travel in clear"
             return _unidentified(SmtpReply.local(451, "4.7.11", text))
+        self._redaction = Redaction(credentials)
         offered = self.extensions.auth
         self._untried = [
             Exchange(each, credentials)
@@ -143,23 +158,31 @@ class Opening:
         if not self._untried:
             return _unidentified(last)
         self._exchange = self._untried.pop(0)
-        return Say(Stage.AUTH, WriteSecret(self._exchange.command()))
+        line = self._exchange.command()
+        # Its verb and mechanism are no secret.
+        return self._say(line, hidden=b"".join(line.split()[2:]))
+
+    def _say(self, line: bytes, *, hidden: bytes) -> Say:
+        if self._redaction is not None:
+            self._redaction.hide(hidden)
+        return Say(Stage.AUTH, WriteSecret(line))
 
     def _take_auth(self, code: int, lines: tuple[bytes, ...]) -> Move:
         stage = Stage.AUTH
-        exchange, credentials = self._exchange, self._credentials
-        if exchange is None or credentials is None:
+        exchange = self._exchange
+        if exchange is None:
             return garbled("an answer to no AUTH", stage, is_ready=False)
         if code // 100 == 2 and not exchange.is_cancelled:
             return Ready()
         if code // 100 <= 3 and exchange.is_cancelled:
             return garbled(f"an answer of {code} to a cancelled AUTH", stage, is_ready=False)
         if code == 334:
-            return Say(Stage.AUTH, WriteSecret(exchange.answer(lines[0].strip())))
+            line = exchange.answer(lines[0].strip())
+            return self._say(line, hidden=b"" if exchange.is_cancelled else line)
         if exchange.is_cancelled:
             text = f"the relay asks what {exchange.mechanism.value} does not ask for"
             return self._try_next(SmtpReply.local(451, "4.5.0", text))
-        reply = redacted(reply_of(code, lines), credentials)
+        reply = reply_of(code, lines)
         return self._try_next(reply) if code in _NOT_THIS_ONE else _unidentified(reply)
 
 

@@ -19,7 +19,7 @@ SELECT domain, policy_id, body, expires_ms, extract(epoch FROM written_at)::floa
  WHERE written_at > to_timestamp(%s::float8) AND expires_ms > %s::bigint
  ORDER BY written_at
 """
-# Of two that fetched at once the one with the later end stays; a new id is newer by itself.
+# Of two the one that was fetched later stays, whatever its id and end.
 _WRITE = """
 INSERT INTO sts_policy (domain, policy_id, mode, body, max_age_s, expires_ms)
 VALUES (%s, %s, %s, %s, %s, %s)
@@ -27,7 +27,8 @@ ON CONFLICT (domain) DO UPDATE
    SET policy_id = excluded.policy_id, mode = excluded.mode, body = excluded.body,
        max_age_s = excluded.max_age_s, expires_ms = excluded.expires_ms,
        written_at = clock_timestamp()
- WHERE sts_policy.policy_id <> excluded.policy_id OR sts_policy.expires_ms < excluded.expires_ms
+ WHERE sts_policy.expires_ms - sts_policy.max_age_s * 1000::bigint
+       <= excluded.expires_ms - excluded.max_age_s * 1000::bigint
 """
 _FORGET = "DELETE FROM sts_policy WHERE expires_ms < %s::bigint"
 # A row may be committed after one that was written later: look back this far.

@@ -71,7 +71,7 @@ class Undelivered:
 @dataclass(frozen=True, slots=True)
 class TlsCount:
     """How often TLS with an MX host went one way for a domain: `result` is the RFC 8460 word for
-    what failed, "" for nothing. `start` as in Figures."""
+    what failed, "" for nothing. `start` as in Figures; addresses only where they are asked for."""
 
     start: datetime | None
     domain: str
@@ -80,6 +80,8 @@ class TlsCount:
     result: str
     attempts: int
     encrypted: int
+    source_ip: str = ""
+    mx_address: str = ""
 
 
 class Reports:
@@ -225,25 +227,29 @@ SELECT {start} AS {columns}, sum(events), sum(first_tries), sum(with_tls), sum(s
         until: datetime,
         step: timedelta | None = None,
         by_host: bool = True,
-        domain: str = "",
+        to_domain: str = "",
         only_failed: bool = False,
         where: Mapping[str, object] | None = None,
         limit: int = 10_000,
     ) -> list[TlsCount]:
         """Return by policy and result, and with `by_host` by domain and MX host, how many
-        attempts went which way; the most frequent first. Read from the events."""
+        attempts went which way; the most frequent first. Read from the events. `to_domain`: of one
+        domain's own hosts, which a relay is none of, and by address."""
         every_s = 0 if step is None else _whole_minutes(step)
         start = f"intDiv(toUInt32(minute), {every_s}) * {every_s}" if every_s else "0"
         parts = [_minutes(since, until), "tls_policy != ''", *_filters(where, _EVENT_FILTERS)]
-        if domain:
-            parts.append(f"recipient_domain = {text_literal(domain)}")
+        if to_domain:
+            parts.append(f"recipient_domain = {text_literal(to_domain)}")
+            parts.append("NOT startsWith(site, 'relay:')")
         if only_failed:
             parts.append("tls_result != ''")
         names = "recipient_domain, tls_policy, mx_host" if by_host else "'', tls_policy, ''"
         keys = names if by_host else "tls_policy"
+        addresses = "source_ip, mx_address" if to_domain else "'', ''"
+        keys += f", {addresses}" if to_domain else ""
         sql = f"""
 SELECT {start} AS at, {names}, tls_result, uniqExact(event_id) AS total,
-       uniqExactIf(event_id, tls_version != '')
+       uniqExactIf(event_id, tls_version != ''), {addresses}
   FROM event WHERE {" AND ".join(parts)}
  GROUP BY at, {keys}, tls_result ORDER BY total DESC, at, {keys}, tls_result
  LIMIT {int(limit)}{_LIMITED}
@@ -254,9 +260,9 @@ SELECT {start} AS at, {names}, tls_result, uniqExact(event_id) AS total,
             TlsCount(
                 datetime.fromtimestamp(at, UTC) if every_s else None,
                 *(of_domain, policy, mx_host, result),
-                *(int(attempts), int(encrypted)),
+                *(int(attempts), int(encrypted), source, address),
             )
-            for at, of_domain, policy, mx_host, result, attempts, encrypted in rows
+            for at, of_domain, policy, mx_host, result, attempts, encrypted, source, address in rows
         ]
 
 

@@ -1,10 +1,11 @@
 """The page of TLS, and the report of one domain's day."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
 
 from control.accounts.models import User
@@ -49,6 +50,7 @@ def mail(statistics: ClickhouseStatistics, house: House, now: datetime) -> None:
         *told(now, 31, 4, tls_policy="operator", account_id=house.account.pk, **TLS),
         *told(now, 41, 1, tls_policy="", recipient_domain="quiet.test"),
         *told(now, 51, 7, recipient_domain="other.test", tls_result="validation-failure"),
+        *told(now, 61, 6, tls_policy="operator", site="relay:out.test:587/1", mx_host="out.test"),
     ]
     store(statistics, events)
 
@@ -78,6 +80,13 @@ def test_account_users_see_their_own_and_no_report_of_all(
 def test_a_report_has_the_form_that_receivers_know(
     mail: None, panel: Client, now: datetime
 ) -> None:
+    lines = ["version: STSv1", "mode: enforce", "mx: *.receiver.test", "max_age: 86400"]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO sts_policy (domain, policy_id, mode, body, max_age_s, expires_ms)"
+            " VALUES ('receiver.test', '1', 'enforce', %s, 86400, 1)",
+            ["\r\n".join(lines)],
+        )
     answer = panel.get(f"{REPORT}?domain=Receiver.test&day={now:%Y-%m-%d}")
     assert answer.status_code == 200
     report = answer.json()
@@ -91,14 +100,28 @@ def test_a_report_has_the_form_that_receivers_know(
         "total-successful-session-count": 4,
         "total-failure-session-count": 2,
     }
-    assert sts["policy"]["mx-host"] == ["mx.receiver.test"]
+    assert sts["policy"]["mx-host"] == ["*.receiver.test"]
+    assert sts["policy"]["policy-string"] == lines
+    assert "out.test" not in answer.content.decode()
     assert sts["failure-details"] == [
         {
             "result-type": "certificate-host-mismatch",
+            "sending-mta-ip": "192.0.2.1",
             "receiving-mx-hostname": "mx.receiver.test",
             "failed-session-count": 3,
         }
     ]
+
+
+def test_the_link_of_a_whole_day_leads_to_that_day(
+    statistics: ClickhouseStatistics, panel: Client, now: datetime
+) -> None:
+    day = now - timedelta(days=1)
+    store(statistics, told(day, 1, 1, tls_result="certificate-expired"))
+    period = f"?period=custom&since={day:%Y-%m-%d}T00:00&until={now:%Y-%m-%d}T00:00"
+    text = text_of(panel, period)
+    assert f"day={day:%Y-%m-%d}" in text
+    assert f"day={now:%Y-%m-%d}" not in text
 
 
 @pytest.mark.parametrize(

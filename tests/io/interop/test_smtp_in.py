@@ -21,7 +21,7 @@ SENDER = "news@shop.test"
 WAYS = {OPEN_DOMAIN: b"ESMTP", LOGIN_DOMAIN: b"ESMTPSA", TLS_DOMAIN: b"ESMTPSA"}
 _QUEUED = re.compile(r"queued as ([0-9a-f]{8}-[0-9a-f-]{27})")
 _ADDED = re.compile(
-    rb"Received: by %s \(Postfleet\) with (\S+) id [^\r]+\r\n(?:[ \t][^\r]*\r\n)*"
+    rb"Received: from \S+\r\n\tby %s \(Postfleet\) with (\S+) id [^\r]+\r\n(?:[ \t][^\r]*\r\n)*"
     rb"(?:Received: [^\r]+\r\n(?:[ \t][^\r]*\r\n)+)?" % HOST.encode()
 )
 
