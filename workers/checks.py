@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mailcore.ports import PolicySource
+from mailcore.spool import CONTENT_GRACE_S
 from mailio.broker import CONSUMERS
 from mailio.check import Checker
 from mailio.ledger.check import CheckBook
@@ -17,7 +18,7 @@ from mailio.ledger.spool import SpoolBook
 from mailio.settings import Settings
 from mailio.shelves import SegmentDirectory
 from workers.engines.check import CheckPorts
-from workers.engines.sweep import CONTENT_GRACE_S, SpoolPorts
+from workers.engines.sweep import SpoolPorts
 from workers.engines.upkeep import UpkeepPorts
 
 # No accept of the lab takes so long; what was delivered is gone while people look.

@@ -171,10 +171,15 @@ DELETE FROM queue_age
            AS a (state smallint, reason text))
 """
 
+# What a node found that is gone has nobody who would end it.
 PRUNE = """
 WITH over AS (
     DELETE FROM queue_finding
      WHERE ended_at < now() - make_interval(secs => $1::float8)
+), orphaned AS (
+    UPDATE queue_finding f SET ended_at = now()
+     WHERE f.ended_at IS NULL AND f.node <> '' AND NOT EXISTS (
+           SELECT FROM queue_check c WHERE c.part = 'content' AND c.node = f.node)
 )
 DELETE FROM queue_check WHERE ended_at < now() - make_interval(secs => $1::float8)
 """
