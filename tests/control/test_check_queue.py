@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import io
 import json
@@ -12,10 +13,13 @@ from typing import Any
 
 import psycopg2
 import pytest
+import redis
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from control.queue.management.commands.check_queue import _ring
+from mailcore.invariants import Mend
 from mailio.ledger.accept import Acceptor
 from mailio.ledger.check import CheckBook
 from mailio.ledger.spool import SpoolBook
@@ -24,7 +28,7 @@ from mailio.spool.files import segment_path
 from mailio.spool.segments import SegmentSpool
 from tests.io.ledger.world import accept, message
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 Run = Callable[..., list[tuple[Any, ...]]]
 
 
@@ -49,7 +53,9 @@ def refused(*arguments: str) -> tuple[int, str]:
 def queue(stores: Settings, database_url: str, tmp_path: Path) -> Iterator[Run]:
     """A queue of three with their content; runs SQL."""
     directory = tmp_path / "spool"
-    settings.POSTFLEET = dataclasses.replace(stores, database_url=database_url, spool_dir=directory)
+    settings.POSTFLEET = dataclasses.replace(
+        stores, database_url=database_url, spool_url=f"file://{directory}"
+    )
     line = psycopg2.connect(database_url)
     line.autocommit = True
 
@@ -92,9 +98,9 @@ def test_wrong_counts_are_mended_unless_that_is_not_wanted(queue: Run) -> None:
     assert queue("SELECT waiting FROM ledger_lane") == [(99,)]
     code, said = check("--content=none")
     assert code == 0
-    assert ["lane_counts", "0", "1"] == said.split("examples\n")[1].split()[:3]
+    assert said.split("examples\n")[1].split()[:3] == ["lane_counts", "0", "1"]
     assert queue("SELECT waiting FROM ledger_lane") == [(3,)]
-    assert check("--content=none") == (0, check("--content=none")[1])
+    assert "everything is as it must be" in check("--content=none")[1]
 
 
 def test_lost_content_is_found_by_a_whole_look_and_told_to_programs(queue: Run) -> None:
@@ -111,19 +117,32 @@ def test_lost_content_is_found_by_a_whole_look_and_told_to_programs(queue: Run) 
     assert set(document["oldest_s"]) == {"waiting", "leased", "unknown"}
 
 
-def test_what_only_upkeep_may_do_it_is_asked_for(queue: Run) -> None:
-    queue("UPDATE ledger_row SET expires_at = now() - interval '1 day'")
-    # Young databases are given time; the row nobody owns has none.
-    queue("UPDATE ledger_row SET state = 1, incarnation = NULL WHERE recipient LIKE '0@%%'")
-    code, said = check("--content=none", "--mend")
-    assert code == 1
-    assert "no_owner" in said
+def test_what_nobody_may_mend_stays_as_it_is(queue: Run) -> None:
+    queue("UPDATE ledger_row SET state = 1, incarnation = NULL WHERE recipient = '0@one.test'")
+    queue("UPDATE ledger_lane SET waiting = 2, leased = 1")
+    for _ in range(2):
+        code, said = check("--content=none")
+        assert code == 1
+        assert "no_owner: A leased row belongs to no process" in said
+        assert "docs/operate/check-queue.md" in said
+
+
+def test_upkeep_is_asked_for_what_only_it_may_do(queue: Run) -> None:
+    asyncio.run(_ring(settings.POSTFLEET, frozenset({Mend.EXPIRE, Mend.REAP})))
+    with closing(redis.Redis.from_url(settings.POSTFLEET.broker_url)) as broker:
+        rung = {name: broker.lrange(name, 0, -1) for name in ("upkeep", "upkeep.node1")}
+        broker.delete(*rung)
+    (expire,), (reap,) = rung.values()
+    assert b"upkeep.expire" in expire
+    assert b"upkeep.reap" in reap
 
 
 def test_a_host_without_the_content_of_this_installation_is_told_so(
     queue: Run, tmp_path: Path
 ) -> None:
-    settings.POSTFLEET = dataclasses.replace(settings.POSTFLEET, spool_dir=tmp_path / "empty")
+    settings.POSTFLEET = dataclasses.replace(
+        settings.POSTFLEET, spool_url=f"file://{tmp_path}/empty"
+    )
     code, said = refused()
     assert code == 2
     assert "could not check: spool is away: no content of this installation" in said
@@ -147,15 +166,16 @@ def test_two_checks_at_once_are_one(queue: Run, database_url: str) -> None:
     assert (code, "another process" in said) == (2, True)
 
 
-def test_a_check_that_is_stopped_says_so_and_notes_nothing_half(
-    queue: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Stopped(CheckBook):
-        def tally(self, *_args: Any, **_kwargs: Any) -> Any:
-            raise KeyboardInterrupt
+class Stopping(io.StringIO):
+    """Where progress is shown; somebody presses Ctrl-C."""
 
-    module = "control.queue.management.commands.check_queue"
-    monkeypatch.setattr(f"{module}.CheckBook", Stopped)
-    code, said = refused()
-    assert (code, said.startswith("stopped;")) == (2, True)
+    def isatty(self) -> bool:
+        raise KeyboardInterrupt
+
+
+def test_a_check_that_is_stopped_says_so_and_notes_nothing_half(queue: Run) -> None:
+    with pytest.raises(CommandError, match="stopped; no half look was noted") as caught:
+        call_command("check_queue", stdout=io.StringIO(), stderr=Stopping())
+    assert caught.value.returncode == 2
     assert queue("SELECT count(*) FROM queue_check") == [(0,)]
+    assert check("--content=none")[0] == 0  # the lock is free

@@ -4,7 +4,8 @@ Gives    exit code 0: nothing stands · 1: something does · 2: it could not be 
 Raises   CommandError, in one line that names the store
 
 What the check finds is noted for page, metrics and alerts, as upkeep's own checks are. Of a look
-that is stopped half way nothing is noted. Content is read where this command runs: on each node its own.
+that is stopped half way nothing is noted. Content is read where this command runs: on each node
+its own.
 """
 
 from __future__ import annotations
