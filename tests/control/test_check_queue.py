@@ -49,6 +49,12 @@ def refused(*arguments: str) -> tuple[int, str]:
     return caught.value.returncode, str(caught.value)
 
 
+def here() -> Settings:
+    """Return the settings of the process."""
+    assert settings.POSTFLEET is not None
+    return settings.POSTFLEET
+
+
 @pytest.fixture
 def queue(stores: Settings, database_url: str, tmp_path: Path) -> Iterator[Run]:
     """A queue of three with their content; runs SQL."""
@@ -105,7 +111,7 @@ def test_wrong_counts_are_mended_unless_that_is_not_wanted(queue: Run) -> None:
 
 def test_lost_content_is_found_by_a_whole_look_and_told_to_programs(queue: Run) -> None:
     segment = queue("SELECT DISTINCT content_segment FROM ledger_row")[0][0]
-    segment_path(settings.POSTFLEET.spool_dir, segment).unlink()
+    segment_path(here().spool_dir, segment).unlink()
     code, said = check("--content=all", "--json")
     assert code == 1
     document = json.loads(said)
@@ -128,8 +134,8 @@ def test_what_nobody_may_mend_stays_as_it_is(queue: Run) -> None:
 
 
 def test_upkeep_is_asked_for_what_only_it_may_do(queue: Run) -> None:
-    asyncio.run(_ring(settings.POSTFLEET, frozenset({Mend.EXPIRE, Mend.REAP})))
-    with closing(redis.Redis.from_url(settings.POSTFLEET.broker_url)) as broker:
+    asyncio.run(_ring(here(), frozenset({Mend.EXPIRE, Mend.REAP})))
+    with closing(redis.Redis.from_url(here().broker_url)) as broker:
         rung = {name: broker.lrange(name, 0, -1) for name in ("upkeep", "upkeep.node1")}
         broker.delete(*rung)
     (expire,), (reap,) = rung.values()
@@ -140,9 +146,7 @@ def test_upkeep_is_asked_for_what_only_it_may_do(queue: Run) -> None:
 def test_a_host_without_the_content_of_this_installation_is_told_so(
     queue: Run, tmp_path: Path
 ) -> None:
-    settings.POSTFLEET = dataclasses.replace(
-        settings.POSTFLEET, spool_url=f"file://{tmp_path}/empty"
-    )
+    settings.POSTFLEET = dataclasses.replace(here(), spool_url=f"file://{tmp_path}/empty")
     code, said = refused()
     assert code == 2
     assert "could not check: spool is away: no content of this installation" in said
@@ -152,7 +156,7 @@ def test_a_host_without_the_content_of_this_installation_is_told_so(
 
 def test_a_database_that_is_away_is_named(queue: Run) -> None:
     settings.POSTFLEET = dataclasses.replace(
-        settings.POSTFLEET, database_url="postgresql://nobody@127.0.0.1:1/none"
+        here(), database_url="postgresql://nobody@127.0.0.1:1/none"
     )
     code, said = refused()
     assert code == 2

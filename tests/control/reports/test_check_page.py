@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 PAGE = "/panel/reports/check"
 
 
-def run(sql: str, *params: object) -> None:
+def run(sql: str, *params: str | int | bool) -> None:
     with connection.cursor() as cursor:
         cursor.execute(sql, params or None)
 
