@@ -18,7 +18,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from control.queue.management.commands.check_queue import _ring
+from control.reports.management.commands.check_queue import _ring
 from mailcore.invariants import Mend
 from mailio.ledger.accept import Acceptor
 from mailio.ledger.check import CheckBook

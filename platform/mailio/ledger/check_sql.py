@@ -46,6 +46,8 @@ _CONDITIONS = {
     Invariant.NO_LANE: """l.id IS NULL
         OR (l.site = '') IS DISTINCT FROM (p.unrouted_domain IS NOT NULL)""",
 }
+# Asked of all rows at once; only what breaks some rule is then asked which.
+_ANY = " OR ".join(f"({text})" for text in _CONDITIONS.values())
 _JUDGED = ",\n".join(f"('{one.value}', {text})" for one, text in _CONDITIONS.items())
 
 SCAN = f"""
@@ -59,7 +61,7 @@ WITH part AS MATERIALIZED (
       LEFT JOIN ledger_lane l ON l.id = p.lane_id
       LEFT JOIN ledger_incarnation i ON i.id = p.incarnation
      CROSS JOIN LATERAL (VALUES {_JUDGED}) AS b (invariant, is_broken)
-     WHERE b.is_broken
+     WHERE ({_ANY}) AND b.is_broken
 ), told AS (
     SELECT invariant, count(*) AS number, (array_agg(id ORDER BY id))[1:{MOST_EXAMPLES}] AS ids
       FROM broken GROUP BY invariant
