@@ -32,14 +32,13 @@ from mailio.host_memory import RedisHostMemory
 from mailio.journal import FileJournal
 from mailio.ledger.delivery import PgLedger
 from mailio.ledger.outbox import PgOutbox
-from mailio.ledger.spool import SpoolBook
 from mailio.ledger.sts import PgStsPolicies
 from mailio.ledger.upkeep import LedgerUpkeep
 from mailio.logs import set_up_logging as set_up_logging
 from mailio.notices import RING_CHANNEL, Listener
 from mailio.settings import Settings
 from mailio.shaper import RedisShaper
-from mailio.shelves import JournalDirectory, SegmentDirectory
+from mailio.shelves import JournalDirectory
 from mailio.smtp import SmtpConnector, Timeouts
 from mailio.smtpd_settings import read_ourselves
 from mailio.spool.segments import SegmentSpool
@@ -49,8 +48,10 @@ from mailio.sts_cache import StsCache
 from mailio.sts_fetch import StsFetcher
 from mailio.vault import PgVault, token_ring
 from workers import writeback
+from workers.checks import open_checks, open_spool
 from workers.engine_thread import Engine
 from workers.engines.apply_events import ApplyPorts, apply
+from workers.engines.check import check_contents, check_ledger
 from workers.engines.context import DeliverPorts, Limits
 from workers.engines.drain import Dispatcher
 from workers.engines.lease import Lease
@@ -58,16 +59,14 @@ from workers.engines.ring import Ringer
 from workers.engines.route import RETRY_DNS_LAB_S, RETRY_DNS_S, route_domains
 from workers.engines.settle import Rules, Settler
 from workers.engines.staff import quietly
-from workers.engines.sweep import CONTENT_GRACE_S, SpoolPorts, measure_disk, sweep_spool
-from workers.engines.upkeep import UpkeepPorts, check, expire, prune, reap, unpark
+from workers.engines.sweep import measure_disk, sweep_spool
+from workers.engines.upkeep import UpkeepPorts, expire, prune, reap, unpark
 from workers.mailboxes import open_poller
 from workers.policy_cache import PolicyCache
 from workers.reports import open_reporter
 
 WAIT_S = 5.0
 FOLLOW_S = 1.0
-# No accept of the lab takes so long; what was delivered is gone while people look.
-CONTENT_GRACE_LAB_S = 60.0
 SIGNERS = 2
 
 log = logging.getLogger(__name__)
@@ -291,11 +290,8 @@ class UpkeepProcess(EngineProcess):
             journals=JournalDirectory(settings.journal_dir),
             rules=Rules(self.policy),
         )
-        shelf, book = SegmentDirectory(settings.spool_dir), SpoolBook(settings.database_url)
-        self.closing(shelf.close)
-        self.closing(book.close)
-        grace_s = CONTENT_GRACE_LAB_S if settings.is_lab else CONTENT_GRACE_S
-        self._spool = SpoolPorts(settings.node, self.policy, shelf, book, grace_s)
+        self._spool = open_spool(settings, self.policy, self.closing)
+        self._check = open_checks(settings, self._upkeep, self._spool, self.closing)
         self._poller = open_poller(settings, self.ports, self.closing)
         # Beat rings for it too; a release should not wait for beat.
         self.holds.changed = lambda: self.engine.submit(quietly(self.unpark()), wait_s=0.0)
@@ -327,9 +323,13 @@ class UpkeepProcess(EngineProcess):
         """Look at the spool's disk."""
         await measure_disk(self._spool)
 
-    async def check(self) -> int:
-        """Count again."""
-        return await check(self._upkeep)
+    async def check(self) -> None:
+        """Look whether the queue is as it must be."""
+        await check_ledger(self._check)
+
+    async def check_content(self) -> None:
+        """Read content back."""
+        await check_contents(self._check)
 
 
 KINDS: dict[str, type[Process]] = {

@@ -21,7 +21,9 @@ from control.access import Actor, ApiScope
 from control.api.base import ApiView
 from control.api.problems import ApiError
 from control.exposition import CONTENT_TYPE, Kind, Labels, Metric, render
+from control.reports.check import ages, checks, standing
 from control.reports.spool import SpoolNode, no_content_count, read_rows, spool_nodes
+from mailcore.invariants import Invariant, oldest_by_state
 from mailcore.outcome import MailClass
 from mailio.broker import CONSUMERS
 
@@ -126,7 +128,7 @@ class MetricsView(ApiView):
 
 def metrics() -> Sequence[Metric]:
     """Return all figures, as they are now."""
-    return [*_of_queue(), *_of_outbox(), *_of_mailboxes(), *_of_spools(spool_nodes())]
+    return [*_of_queue(), *_of_check(), *_of_outbox(), *_of_mailboxes(), *_of_spools(spool_nodes())]
 
 
 def _labels(**given: str) -> Labels:
@@ -154,6 +156,23 @@ def _of_queue() -> Sequence[Metric]:
         _gauge("queue_recipients", "Recipients owed a result.", counts),
         _gauge("queue_oldest_due_seconds", "For how long the oldest has been due.", ages),
         _gauge("queue_no_content_recipients", "Recipients whose content is not read.", lost),
+    ]
+
+
+def _of_check() -> Sequence[Metric]:
+    found = {_labels(invariant=one.value): 0.0 for one in Invariant}
+    for row in standing():
+        labels = _labels(invariant=row.name)
+        found[labels] = found.get(labels, 0.0) + row.count
+    oldest = {
+        _labels(state=state.name.lower()): age_s for state, age_s in oldest_by_state(ages()).items()
+    }
+    looked = {_labels(part=one.part, node=one.node): one.ended_at.timestamp() for one in checks()}
+    about = "What is not as it must be in the queue, by invariant."
+    return [
+        _gauge("queue_findings", about, found),
+        _gauge("queue_oldest_age_seconds", "Since the oldest was accepted, by state.", oldest),
+        _gauge("queue_checked_timestamp_seconds", "When a check last ended.", looked),
     ]
 
 

@@ -24,6 +24,8 @@ from control.access import NOBODY, Actor, Verb, can, scope
 
 # Generic in the stubs only.
 if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
+
     ModelAdmin = admin.ModelAdmin[Any]
 else:
     ModelAdmin = admin.ModelAdmin
@@ -55,24 +57,18 @@ class PanelSite(admin.AdminSite):
         apps = super().get_app_list(request, app_label)
         if app_label is not None or not self.has_permission(request):
             return apps
-        pages = (("Dashboard", _("Dashboard"), "dashboard"), ("Spool", _("Spool"), "spool"))
+        for app in apps:
+            if app["app_label"] == "queue":
+                app["models"] = [_page("QueueCheck", _("Queue check"), "check"), *app["models"]]
         shown = [
-            {
-                "name": name,
-                "object_name": key,
-                "admin_url": reverse(f"reports:{page}"),
-                "add_url": None,
-                "view_only": True,
-                "perms": {"view": True},
-            }
-            for key, name, page in pages
+            _page("Dashboard", _("Dashboard"), "dashboard"),
+            _page("Spool", _("Spool"), "spool"),
         ]
-        url = reverse("reports:dashboard")
         return [
             {
                 "name": _("Reports"),
                 "app_label": "reports",
-                "app_url": url,
+                "app_url": reverse("reports:dashboard"),
                 "has_module_perms": True,
                 "models": shown,
             },
@@ -92,6 +88,18 @@ class PanelSite(admin.AdminSite):
             held_now: Callable[[], Any] = import_string(settings.HOLD_STATE)
             context["held"] = held_now()
         return context
+
+
+def _page(key: str, name: StrOrPromise, page: str) -> dict[str, Any]:
+    """Return a page that is no model as the menu wants it."""
+    return {
+        "name": name,
+        "object_name": key,
+        "admin_url": reverse(f"reports:{page}"),
+        "add_url": None,
+        "view_only": True,
+        "perms": {"view": True},
+    }
 
 
 class ForgivingAutocomplete(AutocompleteSelect):

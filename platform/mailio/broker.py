@@ -73,6 +73,7 @@ TOPOLOGY: tuple[Row, ...] = (
     Row("upkeep.sweep", ("upkeep",), UpkeepBell, every_s=300.0, per_node=True),
     Row("upkeep.measure", ("upkeep",), UpkeepBell, every_s=60.0, per_node=True),
     Row("upkeep.check", ("upkeep",), UpkeepBell, every_s=600.0),
+    Row("upkeep.content", ("upkeep",), UpkeepBell, every_s=600.0, per_node=True),
     Row("control.jobs", ("control",), UpkeepBell, every_s=2.0),
     Row("control.alerts", ("control",), UpkeepBell, every_s=60.0),
     Row("control.mail", ("control",), UpkeepBell, every_s=5.0),

@@ -9,7 +9,16 @@ import pytest
 
 from mailcore.errors import PostfleetError
 from mailcore.ports import StoreUnavailable
-from mailio.ledger import accept_sql, delivery_sql, inbound, routes, schema, spool_sql, upkeep_sql
+from mailio.ledger import (
+    accept_sql,
+    check_sql,
+    delivery_sql,
+    inbound,
+    routes,
+    schema,
+    spool_sql,
+    upkeep_sql,
+)
 from mailio.ledger.pool import Profile, Session
 from tests.support.stack import drop_postgres, postgres_url
 
@@ -30,6 +39,9 @@ TABLES = {
     "mailbox_poll",
     "mailbox_seen",
     "mailbox_tally",
+    "queue_age",
+    "queue_check",
+    "queue_finding",
     "queue_hold",
     "queue_undo",
     "spool_home",
@@ -103,6 +115,7 @@ def test_every_statement_is_prepared_by_the_oldest_schema_it_meets(postgres_data
         upkeep_sql.STATEMENTS,
         inbound.STATEMENTS,
         spool_sql.STATEMENTS,
+        check_sql.STATEMENTS,
     ):
         session = Session(postgres_database, role="test", statements=statements)
         prepared = session.run("SELECT name FROM pg_prepared_statements")

@@ -22,6 +22,7 @@ from mailcore.envelope import ContentRef
 from mailcore.policy.model import Node
 from mailcore.ports import PolicySource, SpoolLedger, SpoolShelf, StoreFull, StoreUnavailable
 from mailcore.spool import (
+    CONTENT_GRACE_S,
     Doubt,
     Inventory,
     Keeper,
@@ -34,9 +35,6 @@ from mailcore.spool import (
     keeper_of,
 )
 
-# Accepting writes content before rows: what is younger may belong to a commit under way. A segment
-# that was rewritten stays as long, for whoever read a row before its pointer moved.
-CONTENT_GRACE_S = 900.0
 # One turn's worth: a gigabyte read at most, and what is in memory at a time.
 SEGMENTS_A_TURN = 16
 BATCH_BYTES = 8 * 2**20

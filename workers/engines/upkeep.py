@@ -1,8 +1,8 @@
-"""The chores of the queue: expire, take back from the dead, prune, count again.
+"""The chores of the queue: expire, take back from the dead, prune.
 
 Takes    UpkeepPorts
-Gives    expire, unpark, reap, prune, check; each returns how much it did, and stops after one
-         turn's worth
+Gives    expire, unpark, reap, prune; each returns how much it did, and stops after one turn's
+         worth
 Raises   StoreUnavailable
 Follows  design.md section 3, steps 4, 7 and 10
 """
@@ -205,11 +205,3 @@ async def prune(ports: UpkeepPorts) -> None:
     await asyncio.to_thread(ports.chores.prune_routes)
     await asyncio.to_thread(ports.chores.prune_undo, UNDO_KEPT_S)
     await asyncio.to_thread(ports.chores.drop_empty_lanes)
-
-
-async def check(ports: UpkeepPorts) -> int:
-    """Count the lanes again; mend and report what differs."""
-    mended = await asyncio.to_thread(ports.chores.recount_lanes)
-    if mended:
-        log.error("lane counts differed", extra={"lanes": mended})
-    return mended

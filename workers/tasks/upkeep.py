@@ -47,7 +47,15 @@ def measure(payload: str) -> None:
 
 @app.task(name="upkeep.check", acks_late=True, ignore_result=True)
 def check(payload: str) -> None:
-    """Count the lanes again and mend what differs."""
+    """Look whether the queue is as it must be; mend what is safe."""
     UpkeepBell.from_json(payload)
     process = upkeep()
     process.submit(process.check(), wait_s=WAIT_S)
+
+
+@app.task(name="upkeep.content", acks_late=True, ignore_result=True)
+def content(payload: str) -> None:
+    """Read some of this node's content back."""
+    UpkeepBell.from_json(payload)
+    process = upkeep()
+    process.submit(process.check_content(), wait_s=WAIT_S)

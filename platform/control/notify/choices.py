@@ -25,6 +25,7 @@ class AlertKind(models.TextChoices):
     HOLD_FORGOTTEN = "hold_forgotten", _("a hold is in force for long")
     JOB_FAILED = "job_failed", _("a job failed")
     DISK = "disk", _("a disk runs full")
+    QUEUE_FINDINGS = "queue_findings", _("the queue is not as it must be")
     SYSTEM_MAIL = "system_mail", _("system mail does not leave")
 
 
@@ -100,5 +101,6 @@ WATCHED: Mapping[AlertKind, Watched] = {
     AlertKind.HOLD_FORGOTTEN: Watched(Measure.SECONDS, 3 * 86400.0),
     AlertKind.JOB_FAILED: Watched(Measure.NUMBER, 1.0, says_end=False),
     AlertKind.DISK: Watched(Measure.SECONDS, 86400.0, is_floor=True),
+    AlertKind.QUEUE_FINDINGS: Watched(Measure.NUMBER, 1.0),
     AlertKind.SYSTEM_MAIL: Watched(Measure.NUMBER, 1.0, is_mailed=False),
 }

@@ -27,6 +27,7 @@ from control.notify.choices import AlertKind, AlertState, NoticeKind, NoticeStat
 from control.notify.decide import Reading
 from control.notify.models import Alert, AlertRule, Notice
 from control.policy.selectors import fleet_state
+from control.reports.check import CheckRow, FindingRow, checks, standing
 from control.reports.selectors import reports
 from mailcore.events import EventKind
 from mailcore.outcome import BounceType
@@ -177,6 +178,26 @@ def _disks(_rule: AlertRule, _now: datetime) -> Sequence[Reading]:
     ]
 
 
+def _queue(_rule: AlertRule, _now: datetime) -> Sequence[Reading]:
+    """Return what the checker found and could not mend, and where it does not look any more."""
+    found = [_of_finding(one) for one in standing()]
+    return found + [_of_silence(one) for one in checks() if one.is_silent]
+
+
+def _of_finding(row: FindingRow) -> Reading:
+    about = _(row.rule.words) if row.rule is not None else row.name
+    examples = ", ".join(map(str, row.examples))
+    detail = f"{row.name}: {examples} {row.note}".strip()
+    place = f"{about} ({row.node})" if row.node else about
+    return Reading(f"finding:{row.name}:{row.node}", place, float(row.count), detail)
+
+
+def _of_silence(row: CheckRow) -> Reading:
+    about = str(_("it is not looked at any more"))
+    place = f"{about} ({row.node})" if row.node else about
+    return Reading(f"check:{row.part}:{row.node}", place, 1.0, row.part)
+
+
 def _system_mail(_rule: AlertRule, now: datetime) -> Sequence[Reading]:
     recent = Notice.objects.filter(created_at__gt=now - MAIL_LOOKED_BACK)
     recent = recent.exclude(kind=NoticeKind.TEST)  # whoever sent it has been told
@@ -279,6 +300,7 @@ PROBES: Mapping[AlertKind, Probe] = {
     AlertKind.HOLD_FORGOTTEN: _holds,
     AlertKind.JOB_FAILED: _jobs,
     AlertKind.DISK: _disks,
+    AlertKind.QUEUE_FINDINGS: _queue,
     AlertKind.SYSTEM_MAIL: _system_mail,
 }
 

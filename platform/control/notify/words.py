@@ -191,6 +191,7 @@ _PAGES: Mapping[AlertKind, str] = {
     AlertKind.OUTBOX_LAG: "admin:queue_outboxrow_changelist",
     AlertKind.EVENTS_REFUSED: "admin:queue_outboxrow_changelist",
     AlertKind.DISK: "reports:spool",
+    AlertKind.QUEUE_FINDINGS: "reports:check",
     AlertKind.SYSTEM_MAIL: "admin:notify_notice_changelist",
 }
 _SENTENCES: Mapping[AlertKind, Callable[[], str]] = {
@@ -213,5 +214,6 @@ _SENTENCES: Mapping[AlertKind, Callable[[], str]] = {
     AlertKind.DISK: lambda: _(
         "The disk of node %(about)s will soon be full; then no mail is taken."
     ),
+    AlertKind.QUEUE_FINDINGS: lambda: _("The queue is not as it must be: %(about)s"),
     AlertKind.SYSTEM_MAIL: lambda: _("System mail does not leave."),
 }

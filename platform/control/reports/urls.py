@@ -2,11 +2,12 @@
 
 from django.urls import path
 
-from control.reports import spool_views, tls_views, views
+from control.reports import check_views, spool_views, tls_views, views
 
 app_name = "reports"
 urlpatterns = [
     path("", views.DashboardView.as_view(), name="dashboard"),
+    path("check", check_views.CheckView.as_view(), name="check"),
     path("fragment", views.FragmentView.as_view(), name="fragment"),
     path("replies.csv", views.RepliesCsvView.as_view(), name="replies"),
     path("spool", spool_views.SpoolView.as_view(), name="spool"),

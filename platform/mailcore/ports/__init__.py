@@ -14,6 +14,8 @@ loop. Ports of event and upkeep work are plain, because their tasks run on Celer
 from mailcore.disposition import Defer as Defer
 from mailcore.disposition import Finish as Finish
 from mailcore.disposition import Settlement as Settlement
+from mailcore.ports.check import CheckedContents as CheckedContents
+from mailcore.ports.check import QueueChecker as QueueChecker
 from mailcore.ports.disk import Journal as Journal
 from mailcore.ports.disk import JournalShelf as JournalShelf
 from mailcore.ports.disk import Recovery as Recovery

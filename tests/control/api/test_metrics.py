@@ -83,6 +83,24 @@ def test_the_queue_the_outbox_and_mail_without_content_are_told(api: Api) -> Non
     assert 50 <= values['postfleet_outbox_lag_seconds{consumer="stop_list"}'] < 200
 
 
+def test_what_the_checker_found_is_told(api: Api) -> None:
+    values = values_of(scrape(api))
+    assert values['postfleet_queue_findings{invariant="no_owner"}'] == 0
+    assert values['postfleet_queue_oldest_age_seconds{state="unknown"}'] == 0
+    api.query(
+        "INSERT INTO queue_finding (invariant, node, count, ended_at) VALUES"
+        " ('content_lost', 'n1', 2, NULL), ('content_lost', 'n2', 3, NULL),"
+        " ('expired', '', 9, now())"
+    )
+    api.query("INSERT INTO queue_check (part, took_s, looked_at) VALUES ('ledger', 1, 7)")
+    api.query("INSERT INTO queue_age VALUES (0, 'new', 1, 5, 1), (0, 'retry', 1, 90, 2)")
+    values = values_of(scrape(api))
+    assert values['postfleet_queue_findings{invariant="content_lost"}'] == 5
+    assert values['postfleet_queue_findings{invariant="expired"}'] == 0
+    assert values['postfleet_queue_oldest_age_seconds{state="waiting"}'] == 90
+    assert values['postfleet_queue_checked_timestamp_seconds{part="ledger",node=""}'] > 1.7e9
+
+
 def test_each_node_tells_its_spool(api: Api) -> None:
     note_spool('odd"name')
     note_spool()
@@ -165,5 +183,5 @@ def test_a_scrape_costs_few_queries_however_many_nodes_there_are(
     for number in range(20):
         note_spool(f"n{number}")
     scrape(api)
-    with django_assert_max_num_queries(50):  # each in a transaction with a time limit of its own
+    with django_assert_max_num_queries(54):  # each in a transaction with a time limit of its own
         scrape(api)
