@@ -39,10 +39,10 @@ from mailio.logs import set_up_logging as set_up_logging
 from mailio.notices import RING_CHANNEL, Listener
 from mailio.settings import Settings
 from mailio.shaper import RedisShaper
-from mailio.shelves import JournalDirectory, SegmentDirectory
+from mailio.shelves import JournalDirectory
 from mailio.smtp import SmtpConnector, Timeouts
 from mailio.smtpd_settings import read_ourselves
-from mailio.spool.segments import SegmentSpool
+from mailio.spool.opening import open_shelf, open_spool
 from mailio.stats import open_statistics
 from mailio.stoplist import PgStopList
 from mailio.sts_cache import StsCache
@@ -149,7 +149,7 @@ class EngineProcess(PolicyProcess):
         self._journal = FileJournal(settings.journal_dir, self.name)
         self._journal.start()
         self.closing(self._journal.stop)
-        self.spool = SegmentSpool(settings.spool_dir)
+        self.spool = open_spool(settings)
         self.closing(self.spool.close)
         self.clock = LedgerClock()
         confined = settings.is_lab
@@ -270,12 +270,9 @@ class DeliveryProcess(EngineProcess):
         """One turn of routing; nothing while one is under way, for it asks about the same."""
         if self._routing.locked():
             return 0
-        async with self._routing:
-            return await self._route()
-
-    async def _route(self) -> int:
         retry_s = RETRY_DNS_LAB_S if self.settings.is_lab else RETRY_DNS_S
-        return await route_domains(self.ports, self._rules, retry_s=retry_s)
+        async with self._routing:
+            return await route_domains(self.ports, self._rules, retry_s=retry_s)
 
 
 class UpkeepProcess(EngineProcess):
@@ -291,14 +288,19 @@ class UpkeepProcess(EngineProcess):
             journals=JournalDirectory(settings.journal_dir),
             rules=Rules(self.policy),
         )
-        shelf, book = SegmentDirectory(settings.spool_dir), SpoolBook(settings.database_url)
-        self.closing(shelf.close)
-        self.closing(book.close)
-        grace_s = CONTENT_GRACE_LAB_S if settings.is_lab else CONTENT_GRACE_S
-        self._spool = SpoolPorts(settings.node, self.policy, shelf, book, grace_s)
+        self._spool = self._spool_ports()
         self._poller = open_poller(settings, self.ports, self.closing)
         # Beat rings for it too; a release should not wait for beat.
         self.holds.changed = lambda: self.engine.submit(quietly(self.unpark()), wait_s=0.0)
+
+    def _spool_ports(self) -> SpoolPorts:
+        settings = self.settings
+        shelf, book = open_shelf(settings), SpoolBook(settings.database_url)
+        self.closing(shelf.close)
+        self.closing(book.close)
+        grace_s = CONTENT_GRACE_LAB_S if settings.is_lab else CONTENT_GRACE_S
+        shared = settings.has_shared_spool
+        return SpoolPorts(settings.node, self.policy, shelf, book, grace_s, shared)
 
     async def poll(self) -> int:
         """Read the mailboxes that are due."""
@@ -396,5 +398,4 @@ LAB_TIMEOUTS = Timeouts(
 
 
 def _timeouts(settings: Settings) -> Timeouts:
-    """RFC 5321's patience; seconds in the lab."""
-    return LAB_TIMEOUTS if settings.is_lab else Timeouts()
+    return LAB_TIMEOUTS if settings.is_lab else Timeouts()  # of RFC 5321
