@@ -69,6 +69,14 @@ class Double:
         """End every connection."""
         self._wire.cut()
 
+    def start_silence(self) -> None:
+        """Answer nobody until `end_silence`."""
+        self._lock.acquire()
+
+    def end_silence(self) -> None:
+        """Answer again."""
+        self._lock.release()
+
     def script(self, name: str, answer: Document) -> None:
         """Answer the next command of this name so, and do not carry it out."""
         with self._lock:
@@ -145,7 +153,7 @@ class Double:
     def _find(self, rows: Collection, command: Document) -> Document:
         found = list(_matching(rows, command.get("filter", {})))
         for key, order in reversed(command.get("sort", {}).items()):
-            found.sort(key=lambda one: one[key], reverse=order < 0)
+            found.sort(key=lambda one: (isinstance(one[key], str), one[key]), reverse=order < 0)
         if limit := command.get("limit", 0):
             found = found[:limit]
         wanted = command.get("projection")
