@@ -1,7 +1,7 @@
 # The only commands to remember. What they do stands in deploy/*.sh and manage.py.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check lock clean fleet web smtpd worker-priority worker-delivery \
+.PHONY: help run demo test test-mongodb check lock clean fleet web smtpd worker-priority worker-delivery \
 	worker-event worker-upkeep worker-control beat flower
 
 PYTHON := .venv/bin/python
@@ -67,6 +67,10 @@ flower: ## a window on the workers; FLOWER_BASIC_AUTH=user:password
 test: ## run the suites; ONLY=core,io,control,workers,e2e for some
 	@deploy/bootstrap.sh dev
 	@deploy/test.sh "$(ONLY)"
+
+test-mongodb: ## the shared spool on a real engine, DocumentDB; root, 600 MB and a minute once
+	@deploy/bootstrap.sh dev
+	@deploy/test-mongodb.sh
 
 check: ## lint, format, types, import contracts, migrations
 	@deploy/bootstrap.sh dev

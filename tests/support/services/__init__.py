@@ -3,7 +3,8 @@
 Gives    the session fixtures `rabbitmq`, `redis_server`, `postgres_server`, `clickhouse_server`,
          `dovecot`, `postfix`, `exim`, `opensmtpd`, `signed_dns` and `documentdb`; service(), the
          same for code that is no test
-Takes    Debian's packages, which make test installs as root; see deploy/test-packages
+Takes    Debian's packages, which make test installs as root; see deploy/test-packages.
+         `documentdb` comes from deploy/documentdb.sh
 Raises   a test whose service cannot be had on this machine is skipped, by name and with the
          reason; one that does not start fails with the end of its log
 
