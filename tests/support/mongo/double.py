@@ -170,7 +170,8 @@ class Double:
         return self._page(number, "nextBatch", command["collection"])
 
     def _page(self, number: int, name: str, collection: str) -> Document:
-        rest, batch, size = self._cursors[number], [], 0
+        rest, size = self._cursors[number], 0
+        batch: list[Document] = []
         while rest and (not batch or size + len(bson.encode(rest[0])) <= MAX_REPLY_BYTES):
             batch.append(rest.popleft())
             size += len(bson.encode(batch[-1]))
