@@ -282,12 +282,8 @@ class UpkeepProcess(EngineProcess):
         super().__init__(kind, settings, celery)
         chores = LedgerUpkeep(settings.database_url)
         self.closing(chores.close)
-        self._upkeep = UpkeepPorts(
-            deliver=self.ports,
-            chores=chores,
-            journals=JournalDirectory(settings.journal_dir),
-            rules=Rules(self.policy),
-        )
+        journals, rules = JournalDirectory(settings.journal_dir), Rules(self.policy)
+        self._upkeep = UpkeepPorts(self.ports, chores, journals, rules)
         self._spool = self._spool_ports()
         self._poller = open_poller(settings, self.ports, self.closing)
         # Beat rings for it too; a release should not wait for beat.
@@ -299,8 +295,9 @@ class UpkeepProcess(EngineProcess):
         self.closing(shelf.close)
         self.closing(book.close)
         grace_s = CONTENT_GRACE_LAB_S if settings.is_lab else CONTENT_GRACE_S
-        shared = settings.has_shared_spool
-        return SpoolPorts(settings.node, self.policy, shelf, book, grace_s, shared)
+        return SpoolPorts(
+            settings.node, self.policy, shelf, book, grace_s, settings.has_shared_spool
+        )
 
     async def poll(self) -> int:
         """Read the mailboxes that are due."""
