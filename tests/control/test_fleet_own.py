@@ -340,6 +340,7 @@ def test_one_process_is_not_started_in_an_environment_that_is_wrong(
 ) -> None:
     names = ("DATABASE_URL", "BROKER_URL", "REDIS_URL", "CLICKHOUSE_URL", "SPOOL_URL")
     sound = {**dict.fromkeys(names, "x://y"), "MODE": "live", "SECRET_KEYS": KEYS}
+    sound["SPOOL_URL"] = "file:///none"
     for name, value in {**sound, "FLOWER_BASIC_AUTH": "", **given}.items():
         monkeypatch.setenv(name, value)
     options = {"verb": "exec", "name": "flower", "env_file": None, "var": tmp_path}
