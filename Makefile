@@ -1,7 +1,8 @@
 # The only commands to remember. What they do stands in deploy/*.sh and manage.py.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test soak check lock clean fleet web smtpd worker-priority worker-delivery \
+.PHONY: help run demo test test-mongodb soak check lock clean fleet web smtpd worker-priority \
+	worker-delivery \
 	worker-event worker-upkeep worker-control beat flower
 
 PYTHON := .venv/bin/python
@@ -76,6 +77,10 @@ soak: ## kill and break everything for MINUTES=10 under load, and count; SEED=7 
 	@deploy/bootstrap.sh dev
 	@deploy/soak.sh --minutes "$(MINUTES)" $(if $(SEED),--seed "$(SEED)") \
 		$(if $(FAULTS),--faults "$(FAULTS)") $(if $(BROKER),--broker "$(BROKER)")
+
+test-mongodb: ## the shared spool on a real engine, DocumentDB; root, 600 MB and a minute once
+	@deploy/bootstrap.sh dev
+	@deploy/test-mongodb.sh
 
 check: ## lint, format, types, import contracts, migrations
 	@deploy/bootstrap.sh dev

@@ -1,6 +1,6 @@
 """This node's spool as upkeep sees it, and the checker of the queue: their adapters put together.
 
-Gives    open_spool, open_checks
+Gives    open_shelves, open_checks
 Takes    the settings of the process, what calls something at its end
 Raises   nothing: connections are made when they are first used
 """
@@ -16,7 +16,7 @@ from mailio.check import Checker
 from mailio.ledger.check import CheckBook
 from mailio.ledger.spool import SpoolBook
 from mailio.settings import Settings
-from mailio.shelves import SegmentDirectory
+from mailio.spool.opening import open_shelf
 from workers.engines.check import CheckPorts
 from workers.engines.sweep import SpoolPorts
 from workers.engines.upkeep import UpkeepPorts
@@ -27,13 +27,13 @@ CONTENT_GRACE_LAB_S = 60.0
 Closing = Callable[[Callable[[], object]], None]
 
 
-def open_spool(settings: Settings, policy: PolicySource, closing: Closing) -> SpoolPorts:
+def open_shelves(settings: Settings, policy: PolicySource, closing: Closing) -> SpoolPorts:
     """Return what sweeps and measures work with."""
-    shelf, book = SegmentDirectory(settings.spool_dir), SpoolBook(settings.database_url)
+    shelf, book = open_shelf(settings), SpoolBook(settings.database_url)
     closing(shelf.close)
     closing(book.close)
     grace_s = CONTENT_GRACE_LAB_S if settings.is_lab else CONTENT_GRACE_S
-    return SpoolPorts(settings.node, policy, shelf, book, grace_s)
+    return SpoolPorts(settings.node, policy, shelf, book, grace_s, settings.has_shared_spool)
 
 
 def open_checks(

@@ -18,7 +18,7 @@ from mailio.ledger.accept import Acceptor
 from mailio.reports import SpoolReportDoor
 from mailio.settings import Settings
 from mailio.smtpd_settings import read_smtpd_host
-from mailio.spool.segments import SegmentSpool
+from mailio.spool.opening import open_spool
 from mailio.wake import RedisWaker
 from workers.engines.report import Reporter
 
@@ -33,9 +33,7 @@ def open_reporter(
         node = policy.current().nodes.get(settings.node) or Node(0, settings.node)
         return node.spool_stop_bytes
 
-    spool = SegmentSpool(
-        settings.spool_dir, min_free_bytes=must_stay_free, owner=acceptor.installation
-    )
+    spool = open_spool(settings, min_free_bytes=must_stay_free, owner=acceptor.installation)
     waker = RedisWaker(settings.redis_url)
     for close in (waker.close, acceptor.close, spool.close):
         closing(close)

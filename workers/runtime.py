@@ -41,14 +41,14 @@ from mailio.shaper import RedisShaper
 from mailio.shelves import JournalDirectory
 from mailio.smtp import SmtpConnector, Timeouts
 from mailio.smtpd_settings import read_ourselves
-from mailio.spool.segments import SegmentSpool
+from mailio.spool.opening import open_spool
 from mailio.stats import open_statistics
 from mailio.stoplist import PgStopList
 from mailio.sts_cache import StsCache
 from mailio.sts_fetch import StsFetcher
 from mailio.vault import PgVault, token_ring
 from workers import writeback
-from workers.checks import open_checks, open_spool
+from workers.checks import open_checks, open_shelves
 from workers.engine_thread import Engine
 from workers.engines.apply_events import ApplyPorts, apply
 from workers.engines.check import check_contents, check_ledger
@@ -148,7 +148,7 @@ class EngineProcess(PolicyProcess):
         self._journal = FileJournal(settings.journal_dir, self.name)
         self._journal.start()
         self.closing(self._journal.stop)
-        self.spool = SegmentSpool(settings.spool_dir)
+        self.spool = open_spool(settings)
         self.closing(self.spool.close)
         self.clock = LedgerClock()
         confined = settings.is_lab
@@ -269,12 +269,9 @@ class DeliveryProcess(EngineProcess):
         """One turn of routing; nothing while one is under way, for it asks about the same."""
         if self._routing.locked():
             return 0
-        async with self._routing:
-            return await self._route()
-
-    async def _route(self) -> int:
         retry_s = RETRY_DNS_LAB_S if self.settings.is_lab else RETRY_DNS_S
-        return await route_domains(self.ports, self._rules, retry_s=retry_s)
+        async with self._routing:
+            return await route_domains(self.ports, self._rules, retry_s=retry_s)
 
 
 class UpkeepProcess(EngineProcess):
@@ -290,7 +287,7 @@ class UpkeepProcess(EngineProcess):
             journals=JournalDirectory(settings.journal_dir),
             rules=Rules(self.policy),
         )
-        self._spool = open_spool(settings, self.policy, self.closing)
+        self._spool = open_shelves(settings, self.policy, self.closing)
         self._check = open_checks(settings, self._upkeep, self._spool, self.closing)
         self._poller = open_poller(settings, self.ports, self.closing)
         # Beat rings for it too; a release should not wait for beat.
@@ -396,5 +393,4 @@ LAB_TIMEOUTS = Timeouts(
 
 
 def _timeouts(settings: Settings) -> Timeouts:
-    """RFC 5321's patience; seconds in the lab."""
-    return LAB_TIMEOUTS if settings.is_lab else Timeouts()
+    return LAB_TIMEOUTS if settings.is_lab else Timeouts()  # of RFC 5321

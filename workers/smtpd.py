@@ -39,7 +39,7 @@ from mailio.smtp_door import Door
 from mailio.smtp_server import SmtpServer, postmaster_of
 from mailio.smtp_session import Desk
 from mailio.smtpd_settings import SmtpdSettings, load_smtpd
-from mailio.spool.segments import SegmentSpool
+from mailio.spool.opening import open_spool
 from mailio.wake import RedisWaker
 from workers.policy_cache import PolicyCache
 
@@ -81,8 +81,8 @@ def _server(
     def node() -> Node:
         return policy.current().nodes.get(settings.node) or Node(0, settings.node)
 
-    spool = SegmentSpool(
-        settings.spool_dir,
+    spool = open_spool(
+        settings,
         min_free_bytes=lambda: node().spool_stop_bytes,
         owner=acceptor.installation,
     )

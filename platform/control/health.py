@@ -31,7 +31,6 @@ DEFAULT_PORTS = {
     "clickhouses": 9440,
     "http": 8123,
     "https": 8443,
-    "mongodb": 27017,
     "redis": 6379,
     "rediss": 6379,
 }
@@ -100,8 +99,10 @@ def _ask_redis(url: str) -> None:
 
 
 def _ask_spool(configured: Settings) -> None:
-    if urlsplit(configured.spool_url).scheme != "file":
-        _reach(configured.spool_url)
+    if configured.has_shared_spool:
+        from mailio.spool.mongo_store import ping
+
+        ping(configured.spool_url, timeout_s=TIMEOUT_S)
     elif not os.access(configured.spool_dir, os.W_OK | os.X_OK):
         raise OSError("the spool directory cannot be written")
 

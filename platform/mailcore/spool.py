@@ -1,6 +1,6 @@
 """What upkeep does with the segments of a spool, and how long their disk lasts.
 
-Gives    CONTENT_GRACE_S; SegmentInfo, LiveSegment, Inventory; SpoolMark, Doubt, doubt_of; Keeper,
+Gives    CONTENT_GRACE_S, SHARED_HOME; SegmentInfo, LiveSegment, Inventory; SpoolMark, Doubt, doubt_of; Keeper,
          keeper_of, is_worth_compacting; SweepFigures, figures_of; DiskSpace, DiskSample, Forecast,
          forecast; DiskState, disk_state
 Takes    what lies on the disk, what the ledger points at, the node's policy
@@ -21,6 +21,8 @@ HOUR_S = 3600.0
 # Accepting writes content before rows: what is younger may belong to a commit under way. A segment
 # that was rewritten stays as long, for whoever read a row before its pointer moved.
 CONTENT_GRACE_S = 900.0
+# Whose sweeps a spool counts that nodes share; no node can be called so.
+SHARED_HOME = "(shared)"
 WARN_HOURS = 24.0
 # A rewritten segment must give back more than it costs: at least half of it, at least this much,
 # and more than a row's new version weighs in the ledger for each row that has to be moved.

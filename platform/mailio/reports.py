@@ -21,13 +21,13 @@ from mailcore.ports import KeyedMail
 from mailcore.stoplist import EVERYBODY
 from mailcore.submission import Plan
 from mailio.intake import Intake, Receipt, Request, RequestKey
-from mailio.spool.segments import SegmentSpool
+from mailio.spool.opening import Spool
 
 
 class SpoolReportDoor:
     """The front door, as reports use it. Thread-safe."""
 
-    def __init__(self, intake: Intake, spool: SegmentSpool) -> None:
+    def __init__(self, intake: Intake, spool: Spool) -> None:
         self._intake = intake
         self._spool = spool
 

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 from mailcore.errors import PostfleetError
 
 T = TypeVar("T")
+SHARED_SPOOLS = ("mongodb", "mongodb+srv")
 
 
 class SettingsError(PostfleetError, ValueError):
@@ -53,6 +54,11 @@ class Settings:
     def is_lab(self) -> bool:
         """Whether nothing may leave loopback."""
         return self.mode == "lab"
+
+    @property
+    def has_shared_spool(self) -> bool:
+        """Whether all nodes see the same spool, a database."""
+        return urlsplit(self.spool_url).scheme in SHARED_SPOOLS
 
     @property
     def spool_dir(self) -> Path:
@@ -135,6 +141,38 @@ def _checked(name: str, value: T, test: Callable[[T], bool], reason: str) -> T:
     return value
 
 
+def check_spool_url(url: str) -> str:
+    """Return it if it names a directory or a database. No reason holds a password."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "file" and rest.startswith("/"):
+        return url
+    if scheme not in SHARED_SPOOLS:
+        raise SettingsError("SPOOL_URL: neither file:///an/absolute/directory nor mongodb://…")
+    place, slash, tail = rest.partition("/")
+    login, at, hosts = place.rpartition("@")
+    if "@" in login or ("@" in tail and not at) or login.count(":") > 1:
+        raise SettingsError("SPOOL_URL: write @ : / ? # and % of its user or password as %XX")
+    database = unquote(tail.partition("?")[0])
+    if not hosts:
+        raise SettingsError("SPOOL_URL: it names no host")
+    if not database or set(database) & set('/\\. "$*<>:|?') or len(database) > 63:
+        raise SettingsError("SPOOL_URL: it must end in the name of a database, as in …:27017/spool")
+    if scheme == "mongodb":  # what mongodb+srv stands for, only DNS knows
+        _check_options(f"mongodb://{hosts}{slash}{tail}")
+    return url
+
+
+def _check_options(url: str) -> None:
+    """Let the driver, which is loaded only where it is used, look at hosts and options."""
+    from pymongo.errors import PyMongoError
+    from pymongo.uri_parser import parse_uri
+
+    try:
+        parse_uri(url, warn=False)
+    except (PyMongoError, ValueError) as exc:
+        raise SettingsError(f"SPOOL_URL: {exc}") from exc
+
+
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Return the settings of this process, or raise SettingsError."""
     env = os.environ if environ is None else environ
@@ -148,7 +186,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         broker_url=_required(env, "BROKER_URL"),
         redis_url=_required(env, "REDIS_URL"),
         clickhouse_url=_required(env, "CLICKHOUSE_URL"),
-        spool_url=_required(env, "SPOOL_URL"),
+        spool_url=check_spool_url(_required(env, "SPOOL_URL")),
         secret_keys=parse_key_ring(_required(env, "SECRET_KEYS")),
         smtp_port=read_smtp_port(env),
         resolver=read_resolver(env),

@@ -163,6 +163,8 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         ("CLICKHOUSE_URL", f"http://u:{SECRET}@h/d", "is none of"),
         ("SPOOL_URL", "spool", "file:///"),
         ("SPOOL_URL", "file:///proc/none", "/proc/none: "),
+        ("SPOOL_URL", f"mongodb://u:{SECRET}@127.0.0.1:1", "the name of a database"),
+        ("SPOOL_URL", f"mongodb://u:{SECRET}@127.0.0.1:1/d?connectTimeoutMS=9", "refused"),
         ("SECRET_KEYS", f"1:{SECRET}", "number:base64"),
         ("NODE", "A_b", "lower-case"),
         ("MODE", "test", "neither lab nor live"),
@@ -192,6 +194,7 @@ def test_what_is_wrong_is_named_with_its_reason_and_never_a_password(
         ("BROKER_URL", "amqp"),
         ("REDIS_URL", "redis"),
         ("CLICKHOUSE_URL", "clickhouse"),
+        ("SPOOL_URL", "mongodb"),
         ("FLOWER_BROKER_API", "http"),
     ],
 )
@@ -337,6 +340,7 @@ def test_one_process_is_not_started_in_an_environment_that_is_wrong(
 ) -> None:
     names = ("DATABASE_URL", "BROKER_URL", "REDIS_URL", "CLICKHOUSE_URL", "SPOOL_URL")
     sound = {**dict.fromkeys(names, "x://y"), "MODE": "live", "SECRET_KEYS": KEYS}
+    sound["SPOOL_URL"] = "file:///none"
     for name, value in {**sound, "FLOWER_BASIC_AUTH": "", **given}.items():
         monkeypatch.setenv(name, value)
     options = {"verb": "exec", "name": "flower", "env_file": None, "var": tmp_path}

@@ -18,6 +18,7 @@ from mailio.ledger.accept import Acceptor
 from mailio.ledger.delivery import PgLedger
 from mailio.ledger.spool import SpoolBook
 from mailio.shelves import SegmentDirectory
+from mailio.spool.opening import Shelf, Spool
 from mailio.spool.segments import SegmentSpool
 from tests.io.ledger.world import accept, empty, message, query
 from tests.support.builders import NODE
@@ -84,7 +85,7 @@ class House:
 
     def take(self, *contents: bytes, people: int = 1) -> int:
         """Accept messages with these contents in one sealed segment; return its number."""
-        with closing(SegmentSpool(self.directory, min_free_bytes=0, wall=self.wall)) as spool:
+        with closing(self.spool()) as spool:
             refs = spool.append(contents)
         for ref, content in zip(refs, contents, strict=True):
             start = len(self.owed)
@@ -99,24 +100,24 @@ class House:
             query("DELETE FROM ledger_row WHERE recipient = %s", name)
             del self.owed[name]
 
-    def shelf(self) -> SegmentDirectory:
+    def spool(self) -> Spool:
+        return SegmentSpool(self.directory, min_free_bytes=0, wall=self.wall)
+
+    def shelf(self) -> Shelf:
         return SegmentDirectory(self.directory, copy_floor_bytes=0, wall=self.wall)
+
+    def ports(self, shelf: Any, book: Any) -> SpoolPorts:
+        return SpoolPorts(NODE, self.policy, shelf, book, GRACE_S)
 
     async def sweep(self) -> None:
         with closing(self.shelf()) as shelf:
-            await sweep_spool(SpoolPorts(NODE, self.policy, shelf, self.book, GRACE_S))
+            await sweep_spool(self.ports(shelf, self.book))
 
     async def sweep_dying(self, steps: int, *, after: bool) -> bool:
         """Sweep with so many steps to live; return whether it was killed."""
         left = [steps]
         with closing(self.shelf()) as shelf:
-            ports = SpoolPorts(
-                NODE,
-                self.policy,
-                Dying(shelf, left, after=after),
-                Dying(self.book, left, after=after),
-                GRACE_S,
-            )
+            ports = self.ports(Dying(shelf, left, after=after), Dying(self.book, left, after=after))
             with suppress(Killed):
                 await sweep_spool(ports)
                 return False
@@ -126,12 +127,13 @@ class House:
         """Every row that is owed a result reads what was accepted for it."""
         columns = "content_segment, content_offset, content_length, content_crc"
         rows = query(f"SELECT recipient, {columns} FROM ledger_row")  # noqa: S608 (constant)
-        with closing(SegmentSpool(self.directory)) as spool:
+        with closing(self.spool()) as spool:
             read = spool.read_now([ContentRef(*row[1:]) for row in rows])
         assert dict(zip((row[0] for row in rows), read, strict=True)) == self.owed
 
     def segments(self) -> list[int]:
-        return [info.number for info in self.shelf().inventory().segments]
+        with closing(self.shelf()) as shelf:
+            return [info.number for info in shelf.inventory().segments]
 
     def told(self, columns: str) -> tuple[Any, ...]:
         return query(f"SELECT {columns} FROM spool_node")[0]  # noqa: S608 (constants)

@@ -19,6 +19,7 @@ from mailcore.spool import SpoolMark
 from mailio.shelves import SegmentDirectory
 from mailio.spool.files import segment_path
 from mailio.spool.mark import read_mark, write_mark
+from mailio.spool.opening import Shelf
 from mailio.spool.segments import SegmentSpool
 from tests.io.ledger.test_spool_book import UNDO
 from tests.io.ledger.world import claim_all, ends, query
@@ -226,7 +227,7 @@ async def test_two_upkeep_processes_at_once_lose_nothing(house: House) -> None:
                 self._sweep_as(other)
             return copies
 
-        def _sweep_as(self, other: SegmentDirectory) -> None:
+        def _sweep_as(self, other: Shelf) -> None:
             ports = SpoolPorts(NODE, house.policy, other, house.book, GRACE_S)
             asyncio.run(sweep_spool(ports))
 

@@ -23,6 +23,7 @@ from mailcore.policy.model import Node
 from mailcore.ports import PolicySource, SpoolLedger, SpoolShelf, StoreFull, StoreUnavailable
 from mailcore.spool import (
     CONTENT_GRACE_S,
+    SHARED_HOME,
     Doubt,
     Inventory,
     Keeper,
@@ -45,14 +46,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SpoolPorts:
-    """What spool upkeep works with. `grace_s` must exceed what an accept may take."""
+    """What spool upkeep works with. `grace_s` must exceed what an accept may take. A spool that
+    nodes share (`is_shared`) is swept by one of them."""
 
     node: str
     policy: PolicySource
     shelf: SpoolShelf
     ledger: SpoolLedger
     grace_s: float = CONTENT_GRACE_S
+    is_shared: bool = False
     sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def home(self) -> str:
+        """The name under which sweeps of this spool are counted."""
+        return SHARED_HOME if self.is_shared else self.node
 
     def settings(self) -> Node:
         """Return the node's policy; the defaults for one that policy does not know."""
@@ -104,6 +112,8 @@ def _measure(ports: SpoolPorts) -> None:
 
 
 def _sweep(ports: SpoolPorts) -> int:
+    if ports.is_shared and not ports.ledger.lead():
+        return 0  # another node sweeps
     retention_s = ports.settings().spool_retention_s
     before = ports.shelf.inventory()
     live = _live(ports, before)
@@ -145,10 +155,10 @@ def _sweep(ports: SpoolPorts) -> int:
 
 def _take_over(ports: SpoolPorts) -> Doubt | None:
     """Mark the directory as ours; return why that is in doubt, and then nothing may be deleted."""
-    doubt = doubt_of(ports.shelf.mark(), ports.ledger.home(ports.node))
+    doubt = doubt_of(ports.shelf.mark(), ports.ledger.home(ports.home))
     if doubt is None:
         try:
-            ports.shelf.write_mark(ports.ledger.count_sweep(ports.node))
+            ports.shelf.write_mark(ports.ledger.count_sweep(ports.home))
         except StoreFull as exc:
             # The sweep is what makes room; an older mark says less and nothing wrong.
             log.warning("spool not marked", extra={"node": ports.node, "reason": exc.reason})

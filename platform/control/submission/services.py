@@ -31,7 +31,7 @@ from mailio.ledger.accept import Acceptor, AcceptStatus
 from mailio.ledger.outbox import PgOutbox
 from mailio.settings import Settings
 from mailio.snapshots import SnapshotStore
-from mailio.spool.segments import SegmentSpool
+from mailio.spool.opening import open_spool
 from mailio.stats import open_statistics
 from mailio.wake import RedisWaker
 
@@ -88,9 +88,7 @@ def open_door(configured: Settings) -> Door:
         node = policy.current().nodes.get(configured.node) or Node(0, configured.node)
         return node.spool_stop_bytes
 
-    spool = SegmentSpool(
-        configured.spool_dir, min_free_bytes=must_stay_free, owner=acceptor.installation
-    )
+    spool = open_spool(configured, min_free_bytes=must_stay_free, owner=acceptor.installation)
     clock = LedgerClock()
     waker = RedisWaker(configured.redis_url)
     outbox = PgOutbox(configured.database_url)

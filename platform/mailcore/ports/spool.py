@@ -18,18 +18,18 @@ from mailcore.spool import (
 
 
 class SpoolShelf(Protocol):
-    """The segments on this node's disk. Plain, for threads. Raises StoreUnavailable."""
+    """The segments of a spool. Plain, for threads. Raises StoreUnavailable."""
 
     def inventory(self) -> Inventory:
-        """Return what lies in the directory."""
+        """Return what lies there."""
         ...
 
     def mark(self) -> SpoolMark | None:
-        """Return what the directory is marked with, None if nobody did."""
+        """Return what the spool is marked with, None if nobody did."""
         ...
 
     def write_mark(self, mark: SpoolMark) -> None:
-        """Mark the directory, if there is one. Raises StoreFull."""
+        """Mark the spool, if there is one. Raises StoreFull."""
         ...
 
     def delete(self, segments: Iterable[int]) -> Sequence[int]:
@@ -59,6 +59,11 @@ class SpoolShelf(Protocol):
 
 class SpoolLedger(Protocol):
     """What the ledger knows about content. Plain, for threads. Raises StoreUnavailable."""
+
+    def lead(self) -> bool:
+        """Take or keep the right to sweep the spool that nodes share; one process has it. Moves
+        are refused once it was lost."""
+        ...
 
     def home(self, node: str) -> SpoolMark:
         """Return whose this ledger is, and how many sweeps of the node it has counted."""

@@ -15,6 +15,7 @@ import json
 from collections.abc import Sequence
 
 from mailcore.envelope import ContentRef
+from mailcore.ports import StoreUnavailable
 from mailcore.spool import (
     HOUR_S,
     DiskSample,
@@ -25,12 +26,14 @@ from mailcore.spool import (
     SweepFigures,
 )
 from mailio.ledger import arrays
-from mailio.ledger.pool import Profile, Session
+from mailio.ledger.leader import Leadership
+from mailio.ledger.pool import STORE, Profile, Row, Session
 from mailio.ledger.spool_sql import STATEMENTS
 
 SAMPLES_KEPT_S = 7 * 86400.0
 _SEGMENTS_A_TIME = 200
 _ROWS_A_TIME = 2000
+_ROLE = "sweep"
 
 
 class SpoolBook:
@@ -47,6 +50,18 @@ class SpoolBook:
             statements=STATEMENTS,
             statement_timeout_s=statement_timeout_s,
         )
+        self._leads = Leadership(self._session)
+        self._led: int | None = None
+
+    def lead(self) -> bool:
+        """Take or keep the right to sweep the spool that nodes share; one process has it.
+
+        The lock is the session's that also moves pointers: who lost it moves nothing any more.
+        """
+        self._led = None
+        if self._leads.take(_ROLE):
+            self._led = self._session.generation
+        return self._led is not None
 
     def home(self, node: str) -> SpoolMark:
         """Return whose this ledger is, and how many sweeps of the node it has counted."""
@@ -87,10 +102,20 @@ class SpoolBook:
         )
         total = 0
         while True:
-            rows, undos = map(int, self._session.call("move_contents", params)[0])
+            rows, undos = map(int, self._move(params)[0])
             total += rows + undos
             if max(rows, undos) < self._rows_a_time:
                 return total
+
+    def _move(self, params: Sequence[object]) -> list[Row]:
+        if self._led is None:
+            return self._session.call("move_contents", params)
+        marks = ",".join(["%s"] * len(params))
+        with self._session.transaction() as execute:
+            moved = execute(f"EXECUTE move_contents ({marks})", params)
+            if self._session.generation != self._led:
+                raise StoreUnavailable(STORE, "another process sweeps: the connection was lost")
+            return moved
 
     def note_sample(self, node: str, space: DiskSpace) -> Sequence[DiskSample]:
         """Note what is free now; return the samples of the last hour, this one included."""

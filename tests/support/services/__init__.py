@@ -1,9 +1,10 @@
 """Real services for tests: private, on loopback, thrown away.
 
 Gives    the session fixtures `rabbitmq`, `redis_server`, `postgres_server`, `clickhouse_server`,
-         `dovecot`, `postfix`, `exim`, `opensmtpd` and `signed_dns`; service(), the same for code
-         that is no test
-Takes    Debian's packages, which make test installs as root; see deploy/test-packages
+         `dovecot`, `postfix`, `exim`, `opensmtpd`, `signed_dns` and `documentdb`; service(), the
+         same for code that is no test
+Takes    Debian's packages, which make test installs as root; see deploy/test-packages.
+         `documentdb` comes from deploy/documentdb.sh
 Raises   a test whose service cannot be had on this machine is skipped, by name and with the
          reason; one that does not start fails with the end of its log
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import atexit
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import pytest
@@ -24,6 +25,7 @@ import pytest
 from tests.support.services.base import MissingService as MissingService
 from tests.support.services.clickhouse import ClickhouseServer as ClickhouseServer
 from tests.support.services.demand import Demand, Maker, Service
+from tests.support.services.documentdb import DocumentDb as DocumentDb
 from tests.support.services.dovecot import Dovecot as Dovecot
 from tests.support.services.exim import Exim as Exim
 from tests.support.services.opensmtpd import OpenSmtpd as OpenSmtpd
@@ -55,6 +57,7 @@ _MAKERS: Mapping[str, Maker] = {
     "signed_dns": lambda get: SignedDns(),
     "exim": lambda get: Exim(),
     "opensmtpd": lambda get: OpenSmtpd(),
+    "documentdb": lambda get: DocumentDb(),
 }
 
 
@@ -141,3 +144,12 @@ def exim(request: pytest.FixtureRequest) -> Exim:
 def opensmtpd(request: pytest.FixtureRequest) -> OpenSmtpd:
     """An OpenSMTPD with a mailbox of its own."""
     return _give(request, "opensmtpd", OpenSmtpd)
+
+
+@pytest.fixture(scope="session")
+def documentdb(request: pytest.FixtureRequest) -> Iterator[DocumentDb]:
+    """DocumentDB, which speaks MongoDB's commands."""
+    found = _give(request, "documentdb", DocumentDb)
+    yield found
+    found.kill()
+    found.remove()

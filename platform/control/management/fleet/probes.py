@@ -26,7 +26,7 @@ from kombu.exceptions import KombuError
 
 from mailcore.ports import StoreUnavailable
 from mailio.broker import declare
-from mailio.settings import SettingsError
+from mailio.settings import SHARED_SPOOLS, SettingsError, check_spool_url
 from mailio.stats.driver import UNKNOWN_DATABASE, Fault
 from mailio.stats.store import open_driver
 
@@ -34,6 +34,7 @@ PATIENCE_S = 5.0
 POSTGRESQL = (14,)
 RABBITMQ = (3, 10)
 REDIS = (6, 2)
+MONGODB = (6,)
 
 
 class Wrong(Exception):
@@ -131,11 +132,14 @@ def ask_clickhouse(url: str) -> str:
 
 
 def ask_spool(url: str) -> str:
-    """See that the directory is there, or can be made, and can be written."""
+    """See that the directory is there, or can be made, and can be written; or that the database
+    lets us in."""
     parts = urlsplit(url)
+    if parts.scheme in SHARED_SPOOLS:
+        return _ask_mongodb(check_spool_url(url))
     path = Path(unquote(parts.path))
     if parts.scheme != "file" or parts.netloc or not path.is_absolute():
-        raise Wrong("it is not file:///an/absolute/directory")
+        raise Wrong("it is neither file:///an/absolute/directory nor mongodb://host/database")
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
@@ -143,6 +147,17 @@ def ask_spool(url: str) -> str:
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise Wrong(f"{path} cannot be written by this user")
     return str(path)
+
+
+def _ask_mongodb(url: str) -> str:
+    from mailio.spool.mongo_store import describe
+
+    try:
+        version, database = describe(url, timeout_s=PATIENCE_S)
+    except StoreUnavailable as exc:
+        raise Wrong(exc.reason) from exc
+    _at_least("MongoDB", version, MONGODB)
+    return f"MongoDB {version}, database {database} on {urlsplit(url).netloc.rpartition('@')[2]}"
 
 
 def ask_management(url: str) -> str:

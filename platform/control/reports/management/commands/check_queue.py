@@ -39,14 +39,14 @@ from mailcore.invariants import (
     wanted_mends,
 )
 from mailcore.ports import CheckedContents, StoreUnavailable
-from mailcore.spool import CONTENT_GRACE_S, Doubt, doubt_of
+from mailcore.spool import CONTENT_GRACE_S, SHARED_HOME, Doubt, doubt_of
 from mailio.broker import CONSUMERS, CeleryBells, celery_config
 from mailio.check import Checker
 from mailio.ledger.check import CheckBook
 from mailio.ledger.spool import SpoolBook
 from mailio.ledger.upkeep import LedgerUpkeep
 from mailio.settings import Settings
-from mailio.shelves import SegmentDirectory
+from mailio.spool.opening import open_shelf
 
 COULD_NOT = 2
 CONTENT = ("none", "sample", "all")
@@ -112,7 +112,8 @@ class Command(BaseCommand):
         with ExitStack() as stack:
             book = stack.enter_context(closing(CheckBook(settings.database_url)))
             spool = stack.enter_context(closing(SpoolBook(settings.database_url)))
-            shelf = stack.enter_context(closing(SegmentDirectory(settings.spool_dir)))
+            shelf = stack.enter_context(closing(open_shelf(settings)))
+            home = SHARED_HOME if settings.has_shared_spool else settings.node
             checker = Checker(book, spool, shelf, node=settings.node, consumers=CONSUMERS)
             if not checker.lead():
                 reason = "could not check: another process looks at the ledger at this moment"
@@ -124,7 +125,7 @@ class Command(BaseCommand):
             checker.release()
             look = None
             if content != "none":
-                doubt = doubt_of(shelf.mark(), spool.home(settings.node))
+                doubt = doubt_of(shelf.mark(), spool.home(home))
                 if tally.rows and (shelf.mark() is None or doubt is Doubt.OTHERS):
                     raise StoreUnavailable(
                         "spool",
