@@ -1,7 +1,7 @@
 """Break one safeguard of the product at a time, and see that the kill suite notices.
 
-Gives    `python -m tests.soak.mutations [NAME …]`: a line for each, exit code 0 if all were noticed;
-         MUTATIONS, the list
+Gives    `python -m tests.soak.mutations [NAME …]`: a line for each, exit code 0 if all were
+         noticed; MUTATIONS, the list
 Takes    the working tree, which is copied and never changed; the services of the kill suite
 
 Each mutation is a few words of the source that are replaced. The check that must fail is a run of

@@ -21,7 +21,7 @@ from tests.support.builders import NODE
 from tests.support.mongo.double import Double
 from tests.support.ports import free_port
 from tests.workers.spool_house import DAY_S, GRACE_S, House, bodies, open_house
-from workers.engines.sweep import SHARED_HOME, SpoolPorts, sweep_spool
+from workers.engines.sweep import SpoolPorts, sweep_spool
 
 
 @dataclass
