@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mailcore.ports import StoreUnavailable
-from mailcore.spool import SpoolMark
+from mailcore.spool import SHARED_HOME, SpoolMark
 from mailio.ledger.spool import SpoolBook
 from mailio.spool.mongo_shelf import MongoShelf
 from mailio.spool.mongo_store import MongoStore
