@@ -37,6 +37,8 @@ DISK_MB = 768
 # Processes that speak to receivers.
 SENDERS = ("priority", "delivery")
 ENDINGS_WITHIN_S = 5.0
+# A sender is killed while it sends, if it does so within this time.
+BUSY_WITHIN_S = 3.0
 
 
 @dataclass(slots=True)
@@ -176,6 +178,9 @@ class Ground:
             os.kill(pid, signal.SIGKILL)
             return f"{name} ({pid})"
         port = int(self.running.fleet.environment["SMTP_PORT"])
+        deadline = time.monotonic() + BUSY_WITHIN_S
+        while not connections_of(pid, port) and time.monotonic() < deadline:
+            time.sleep(0.02)  # noqa: TID251 - between two looks at another process
         monotonic, at = time.monotonic(), time.time()
         os.kill(pid, signal.SIGSTOP)
         try:
