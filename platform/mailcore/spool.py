@@ -1,8 +1,8 @@
 """What upkeep does with the segments of a spool, and how long their disk lasts.
 
 Gives    CONTENT_GRACE_S, SHARED_HOME; SegmentInfo, LiveSegment, Inventory; SpoolMark, Doubt,
-         doubt_of; Keeper, keeper_of, is_worth_compacting; SweepFigures, figures_of; DiskSpace, DiskSample, Forecast,
-         forecast; DiskState, disk_state
+         doubt_of; Keeper, keeper_of, is_worth_compacting; SweepFigures, figures_of; DiskSpace,
+         DiskSample, Forecast, forecast; DiskState, disk_state
 Takes    what lies on the disk, what the ledger points at, the node's policy
 Raises   nothing
 Follows  design.md section 2 (content has no reference count) and section 3 step 10
