@@ -40,10 +40,14 @@ def _log_as_we_do(**_: Any) -> None:
     runtime.set_up_logging(os.environ.get("LOG_LEVEL", "INFO"))
 
 
-@signals.worker_init.connect
+@signals.celeryd_after_setup.connect
 def _start(**_: Any) -> None:
     """Start, or end the process: Celery logs what a signal's receiver raises and goes on, and the
-    worker would take bells, and do nothing for them, until somebody restarts it."""
+    worker would take bells, and do nothing for them, until somebody restarts it.
+
+    Not before: Celery changes the environment while it sets up logging, and libpq reads it in our
+    threads. The two at once end the process by SIGSEGV, if rarely.
+    """
     try:
         runtime.start(os.environ.get("WORKER_KIND", "delivery"), app)
     except Exception as exc:

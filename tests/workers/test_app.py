@@ -53,3 +53,32 @@ def test_only_the_kind_that_uses_the_orm_sets_django_up(kind: str) -> None:
         check=True,
     )
     assert ended.stdout.split() == [str(kind == "control")]
+
+
+def test_nothing_of_ours_runs_while_celery_still_changes_the_environment() -> None:
+    """libpq asks for PGHOST and others in every thread that connects; glibc's getenv is not safe
+    beside a setenv."""
+    code = (
+        "import os, sys\n"
+        "from workers import runtime\n"
+        "from workers.app import app\n"
+        "told = []\n"
+        "runtime.start = lambda *_: told.append('started')\n"
+        "sys.addaudithook(lambda name, _: name == 'os.putenv' and told.append('changed'))\n"
+        "worker = app.Worker(pool='threads', concurrency=1, quiet=True)\n"
+        "worker.on_start()\n"
+        "print(*told)\n"
+    )
+    paths = os.pathsep.join((".", "platform"))
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **NOWHERE, "WORKER_KIND": "delivery", "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=True,
+    )
+    told = ended.stdout.split()
+    assert told.count("started") == 1
+    assert "changed" in told
+    assert told[-1] == "started"
