@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mailcore.disposition import plan, plan_expired, plan_unknown_due
+from mailcore.envelope import QueuedRow
 from mailcore.outcome import Outcome, RowState, Scope, Verdict
 from mailcore.ports import Chores, DeadIncarnation, JournalShelf, StoreUnavailable
 from mailcore.reply import SmtpReply
@@ -27,6 +28,8 @@ TURNS = 20
 # On its own node a free journal lock proves a process dead; this only spares the newborn.
 OWN_NODE_S = 1.0
 NODE_LOST_AFTER_S = 900.0
+# By how much a process may be wrong about the database's clock.
+SKEW_MS = 2000
 OUTBOX_KEPT_S = 86400.0
 IDEMPOTENCY_KEPT_S = 86400.0 * 2
 
@@ -60,6 +63,8 @@ async def expire(ports: UpkeepPorts) -> int:
 async def _expire(ports: UpkeepPorts) -> int:
     done = 0
     deliver = ports.deliver
+    # In a ledger that was restored a moment ago, mail that was delivered seems to have expired.
+    await deliver.lease.renew()
     # What a call before this one took and could not settle: nobody else would ever look at it.
     await asyncio.to_thread(ports.chores.release, deliver.lease.number)
     for _ in range(TURNS):
@@ -174,7 +179,8 @@ async def _settle_journal(
         part = everything[start : start + ROWS_A_TURN]
         rows = {row.id: row for row in await ledger.rows_by_id([o.row_id for o in part])}
         # A row claimed since is another process's, and one that is not leased was settled before
-        # its journal forgot it; only a delivery still counts for them.
+        # its journal forgot it; only a delivery still counts for them. In a restored ledger a
+        # younger row may have the number.
         told = [
             outcome
             for outcome in part
@@ -186,6 +192,7 @@ async def _settle_journal(
                 )
                 or outcome.verdict is Verdict.DELIVERED
             )
+            and not _is_of_another_row(outcome, rows[outcome.row_id])
         ]
         decided = plan(
             told,
@@ -196,6 +203,11 @@ async def _settle_journal(
             draw=ports.deliver.draw,
         )
         await ledger.settle(settlement_of(decided))
+
+
+def _is_of_another_row(outcome: Outcome, row: QueuedRow) -> bool:
+    """Whether an outcome is older than the row: nobody sends what is not yet accepted."""
+    return 0 < outcome.occurred_ms < row.accepted_at.timestamp() * 1000 - SKEW_MS
 
 
 async def prune(ports: UpkeepPorts) -> None:

@@ -21,17 +21,19 @@ SELECT {columns(row="c", lane="l")}
  ORDER BY c.expires_at, c.id
 """  # noqa: S608 (constants of this package)
 
+# Rows of a restored ledger wait for an operator, past all their times: to tell that one has expired
+# which was delivered since the backup would be as wrong as to send it.
 SELECT_EXPIRED = f"""
 WITH picked AS MATERIALIZED (
     SELECT id, lane_id, state FROM ledger_row
-     WHERE expires_at <= statement_timestamp() AND state IN (0, 2)
+     WHERE expires_at <= statement_timestamp() AND state IN (0, 2) AND reason <> 'restored'
      LIMIT $2::int FOR UPDATE SKIP LOCKED
 {_LEASE}"""  # noqa: S608 (constants of this package)
 
 UNKNOWN_DUE = f"""
 WITH picked AS MATERIALIZED (
     SELECT id, lane_id, state FROM ledger_row
-     WHERE state = 2 AND due_at <= statement_timestamp()
+     WHERE state = 2 AND due_at <= statement_timestamp() AND reason <> 'restored'
      ORDER BY due_at, id
      LIMIT $2::int FOR UPDATE SKIP LOCKED
 {_LEASE}"""  # noqa: S608 (constants of this package)

@@ -1,0 +1,179 @@
+"""A backup is restored under a process, or while it is down: nothing is sent a second time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mailcore.outcome import RowState, WaitReason
+from mailio.ledger import schema
+from mailio.ledger.accept import Acceptor
+from mailio.ledger.delivery import PgLedger
+from mailio.ledger.pool import ConnectionLost
+from mailio.ledger.restore import Restores
+from mailio.ledger.upkeep import LedgerUpkeep
+from mailio.witness import Seen, Witness
+from tests.io.ledger.backup import Backup
+from tests.io.ledger.world import DISAGREEMENTS, accept, claim_all, ends, message, waits
+from tests.support.stack import drop_postgres, postgres_url
+
+STATES = "SELECT recipient, state, reason FROM ledger_row ORDER BY recipient"
+ASIDE = (RowState.UNKNOWN.value, "restored")
+
+
+@pytest.fixture
+def backup() -> Iterator[Backup]:
+    url = postgres_url()
+    schema.migrate(url)
+    one = Backup(url)
+    yield one
+    one.drop()
+    drop_postgres(url)
+
+
+@pytest.fixture
+def acceptor(backup: Backup) -> Iterator[Acceptor]:
+    side = Acceptor(backup.dsn)
+    yield side
+    side.close()
+
+
+@pytest.fixture
+def restores(backup: Backup) -> Iterator[Restores]:
+    side = Restores(backup.dsn, rows_a_time=2)
+    yield side
+    side.close()
+
+
+class Process:
+    """One that sends, with the witness of its node."""
+
+    def __init__(self, backup: Backup, directory: Path) -> None:
+        self.ledger = PgLedger(backup.dsn, witness=Witness(directory / "w", node="n1"))
+        self.number = 0
+
+    async def start(self) -> Process:
+        """Open a life."""
+        self.number = await self.ledger.register(node="n1", process="d", journal="d")
+        return self
+
+    async def beat(self) -> bool:
+        """Renew its lease."""
+        return await self.ledger.heartbeat(self.number)
+
+    async def claim(self) -> list[str]:
+        """Claim what is due; return whose it is. A line that broke is tried once more."""
+        try:
+            rows = await claim_all(self.ledger, self.number)
+        except ConnectionLost:
+            rows = await claim_all(self.ledger, self.number)
+        return sorted(str(row.recipient) for row in rows)
+
+
+@pytest.fixture
+async def process(backup: Backup, tmp_path: Path) -> Process:
+    one = await Process(backup, tmp_path).start()
+    assert await one.beat()
+    return one
+
+
+async def test_what_was_sent_since_the_backup_is_not_sent_again(
+    backup: Backup, acceptor: Acceptor, process: Process
+) -> None:
+    accept(acceptor, message("a@one.test"), message("b@one.test"))
+    held = await claim_all(process.ledger, process.number, budget=1)
+    backup.take()
+    assert await process.beat()
+    assert await process.claim() == ["b@one.test"]
+    await process.ledger.settle(ends([*held, *await process.ledger.rows_by_id([2])]))
+    backup.restore()
+    assert [row[1] for row in backup.query(STATES)] == [1, 0]
+    # Before its next heartbeat, and before anybody has noticed.
+    assert await process.claim() == []
+    assert not await process.beat()
+    await process.start()
+    assert backup.query(STATES) == [("a@one.test", *ASIDE), ("b@one.test", *ASIDE)]
+    assert await process.beat()
+    assert await process.claim() == []
+    accept(acceptor, message("new@one.test"))
+    assert await process.claim() == ["new@one.test"]
+    assert backup.query(DISAGREEMENTS) == []
+    process.ledger.close()
+
+
+async def test_a_process_that_starts_after_the_restore_notices_by_what_its_node_wrote(
+    backup: Backup, acceptor: Acceptor, process: Process, tmp_path: Path, restores: Restores
+) -> None:
+    accept(acceptor, *(message(f"{n}@one.test") for n in range(5)))
+    backup.take()
+    assert await process.beat()
+    process.ledger.close()
+    backup.restore()
+    later = await Process(backup, tmp_path).start()
+    assert await later.claim() == []
+    assert restores.count_aside() == 5
+    (one,) = restores.found()
+    assert (one.rows, one.note) == (5, "2 heartbeats were seen, 1 are known")
+    # Nobody notices the same again.
+    assert await later.beat()
+    later.ledger.close()
+    again = await Process(backup, tmp_path).start()
+    assert len(restores.found()) == 1
+    again.ledger.close()
+
+
+async def test_a_backup_of_a_ledger_that_stood_still_is_as_good_as_the_ledger(
+    backup: Backup, acceptor: Acceptor, process: Process, tmp_path: Path, restores: Restores
+) -> None:
+    accept(acceptor, message())
+    process.ledger.close()
+    backup.take()
+    backup.restore()
+    later = await Process(backup, tmp_path).start()
+    assert await later.claim() == ["ann@one.test"]
+    assert restores.found() == []
+    later.ledger.close()
+
+
+async def test_the_file_of_another_installation_says_nothing(
+    backup: Backup, acceptor: Acceptor, tmp_path: Path, restores: Restores
+) -> None:
+    Witness(tmp_path / "w", node="n1").note(Seen("another", "n1/1", 99, 1.0))
+    accept(acceptor, message())
+    one = await Process(backup, tmp_path).start()
+    assert await one.claim() == ["ann@one.test"]
+    assert restores.found() == []
+    one.ledger.close()
+
+
+async def test_rows_in_every_state_are_set_aside_and_no_chore_touches_them(
+    backup: Backup, acceptor: Acceptor, process: Process, restores: Restores
+) -> None:
+    accept(acceptor, message("0@one.test", lifetime_s=0), message("1@one.test", site=""))
+    accept(acceptor, *(message(f"{n}@one.test") for n in range(2, 6)))
+    rows = await claim_all(process.ledger, process.number)
+    await process.ledger.settle(
+        waits(rows[-1:], state=RowState.UNKNOWN, reason=WaitReason.UNKNOWN_OUTCOME)
+    )
+    await process.ledger.settle(waits(rows[-2:-1]))
+    restores.begin("ann", "the backup of Tuesday")
+    # Until all are aside, nobody gets any.
+    assert await process.claim() == []
+    restores.go_on()
+    assert [row[1:] for row in backup.query(STATES)] == [ASIDE] * 6
+    assert backup.query(DISAGREEMENTS) == []
+    chores = LedgerUpkeep(backup.dsn)
+    assert chores.select_expired(incarnation=process.number, limit=9) == []
+    assert chores.unknown_due(incarnation=process.number, limit=9) == []
+    assert chores.reclaim(process.number) == 0
+    # What its worker says of a claim from before counts for nothing, unless it is an end.
+    await process.ledger.settle(waits(rows[1:2]))
+    assert restores.count_aside() == 6
+    await process.ledger.settle(ends(rows[1:2]))
+    assert restores.count_aside() == 5
+    assert await process.ledger.unrouted_domains(limit=9) == []
+    assert backup.query(DISAGREEMENTS) == []
+    chores.close()
+    process.ledger.close()
