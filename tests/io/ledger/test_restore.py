@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from mailcore.outcome import RowState, WaitReason
+from mailcore.rowfilter import RowFilter
 from mailio.ledger import schema
 from mailio.ledger.accept import Acceptor
 from mailio.ledger.delivery import PgLedger
+from mailio.ledger.outbox import PgOutbox
 from mailio.ledger.pool import ConnectionLost
 from mailio.ledger.restore import Restores
+from mailio.ledger.scan import Meant
 from mailio.ledger.upkeep import LedgerUpkeep
+from mailio.ledger.verbs import QueueVerbs
+from mailio.reconcile import Reconciler
 from mailio.witness import Seen, Witness
 from tests.io.ledger.backup import Backup
+from tests.io.ledger.verbs import through
 from tests.io.ledger.world import DISAGREEMENTS, accept, claim_all, ends, message, waits
 from tests.support.stack import drop_postgres, postgres_url
 
@@ -176,4 +184,72 @@ async def test_rows_in_every_state_are_set_aside_and_no_chore_touches_them(
     assert await process.ledger.unrouted_domains(limit=9) == []
     assert backup.query(DISAGREEMENTS) == []
     chores.close()
+    process.ledger.close()
+
+
+async def test_a_ledger_from_another_cluster_tells_its_outbox_once_more(
+    backup: Backup, acceptor: Acceptor, tmp_path: Path
+) -> None:
+    accept(acceptor, message("a@one.test"), message("b@one.test"))
+    backup.query("UPDATE ledger_outbox SET xid = '9000000000'")
+    outbox = PgOutbox(backup.dsn)
+    assert outbox.lead("statistics")
+    accept(acceptor, message("c@one.test"))
+    backup.query(
+        "INSERT INTO ledger_cursor (consumer, xid, row_id) VALUES ('statistics', '9000000000', 1)"
+    )
+    assert outbox.read("statistics", limit=9) == []
+    one = await Process(backup, tmp_path).start()
+    assert [batch.cursor.row_id for batch in outbox.read("statistics", limit=9)] == [1, 2]
+    outbox.close()
+    one.ledger.close()
+
+
+class Known:
+    """Stands in for the statistics."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, object]] = []
+
+    def of_messages(self, message_ids: Sequence[UUID]) -> Sequence[Mapping[str, object]]:
+        wanted = {str(one) for one in message_ids}
+        return [event for event in self.events if event["message_id"] in wanted]
+
+
+async def test_what_the_statistics_know_to_be_over_is_ended_and_the_rest_let_go_by_word(
+    backup: Backup, acceptor: Acceptor, process: Process, restores: Restores
+) -> None:
+    accept(acceptor, *(message(f"{n}@one.test", f"{n}@two.test") for n in range(3)))
+    restores.begin("ann", "a backup")
+    restores.go_on()
+    known = Known()
+    for recipient, kind in (("0@one.test", "delivered"), ("2@two.test", "bounced")):
+        ((message_id, number),) = backup.query(
+            "SELECT message_id::text, recipient_no FROM ledger_row WHERE recipient = %s", recipient
+        )
+        event = {"message_id": message_id, "recipient_no": number, "kind": kind}
+        known.events.append({**event, "occurred_ms": 2})
+        known.events.append({**event, "kind": "accepted", "occurred_ms": 1})
+    reconciler = Reconciler(restores, known, rows_a_step=4)
+    for is_dry, left in ((True, 6), (False, 4)):
+        ended, after = Counter[str](), 0
+        while True:
+            step = reconciler.step(after, is_dry=is_dry)
+            ended.update(step.ended)
+            if step.after is None:
+                break
+            after = step.after
+        assert ended == {"delivered": 1, "bounced": 1}
+        assert restores.count_aside() == left
+    assert backup.query(DISAGREEMENTS) == []
+    assert backup.query("SELECT count(*) FROM ledger_outbox") == [(1,)]
+    wanted = RowFilter(
+        states=(RowState.UNKNOWN,), reasons=(WaitReason.RESTORED,), domains=("two.test",)
+    )
+    verbs = QueueVerbs(backup.dsn)
+    ((now,),) = backup.query("SELECT clock_timestamp()")
+    assert through(Meant(wanted, now, is_late=True), verbs.retry_step).changed == 2
+    verbs.close()
+    assert await process.claim() == ["0@two.test", "1@two.test"]
+    assert restores.count_aside() == 2
     process.ledger.close()
