@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mailcore.disposition import plan, plan_expired, plan_unknown_due
@@ -135,7 +135,26 @@ async def _reap(ports: UpkeepPorts) -> int:
                 "incarnation not reaped",
                 extra={"incarnation": incarnation.number, "reason": str(exc)},
             )
+    await _read_leftovers(ports, {incarnation.journal for incarnation in dead})
     return done
+
+
+async def _read_leftovers(ports: UpkeepPorts, of_dead: Collection[str]) -> None:
+    """Settle journals whose process is dead and buried: another node took its rows back while
+    this one was away, or the ledger was restored and has never heard of it."""
+    for name in await asyncio.to_thread(ports.journals.names):
+        if name in of_dead:
+            continue
+        try:
+            recovery = await asyncio.to_thread(ports.journals.recover, name)
+            if recovery is None:
+                continue
+            await _settle_journal(ports, recovery.outcomes, recovery.dots)
+            await asyncio.to_thread(ports.journals.discard, name)
+        except StoreUnavailable as exc:
+            log.error("journal not settled", extra={"journal": name, "reason": str(exc)})
+        else:
+            log.warning("journal of a buried process settled", extra={"journal": name})
 
 
 async def _reap_one(ports: UpkeepPorts, incarnation: DeadIncarnation) -> int:
@@ -203,6 +222,35 @@ async def _settle_journal(
             draw=ports.deliver.draw,
         )
         await ledger.settle(settlement_of(decided))
+        await _doubt(ports, [one for one in part if one.verdict is Verdict.UNKNOWN], rows)
+
+
+async def _doubt(
+    ports: UpkeepPorts, lost: Sequence[Outcome], rows: Mapping[int, QueuedRow]
+) -> None:
+    """Let rows be unknown that were taken back and that nobody has claimed since."""
+    for outcome in lost:
+        row = rows.get(outcome.row_id)
+        is_ours = row is not None and row.claim_no == outcome.claim_no
+        if row is None or not is_ours or row.state is not RowState.WAITING:
+            continue
+        decided = settlement_of(
+            plan(
+                [outcome],
+                rows,
+                rules=ports.rules.current(),
+                node=ports.deliver.node,
+                now=ports.deliver.clock.now(),
+                draw=ports.deliver.draw,
+            )
+        )
+        for defer in decided.defer:
+            await asyncio.to_thread(
+                ports.chores.doubt,
+                defer,
+                events=decided.events,
+                event_count=decided.event_count,
+            )
 
 
 def _is_of_another_row(outcome: Outcome, row: QueuedRow) -> bool:

@@ -109,6 +109,26 @@ WITH doubtful AS MATERIALIZED (
 SELECT count(*) FROM doubtful
 """  # noqa: S608 (constants of this package)
 
+# What its process may have sent was taken back before anybody read its journal. Once somebody else
+# has claimed it, that claim decides.
+DOUBT = f"""
+WITH doubtful AS MATERIALIZED (
+    UPDATE ledger_row r
+       SET state = 2, reason = 'unknown_outcome',
+           due_at = statement_timestamp() + make_interval(secs => $3::float8)
+     WHERE r.id = $1::bigint AND r.claim_no = $2::int AND r.state + 0 = 0
+       AND r.reason = 'reclaimed'
+    RETURNING r.lane_id
+), delta AS MATERIALIZED (
+    SELECT lane_id, -1 AS waiting, 0 AS leased, 1 AS unknown, timestamptz 'infinity' AS due_at
+      FROM doubtful
+), {APPLY_DELTA}, told AS (
+    INSERT INTO ledger_outbox (event_count, body)
+    SELECT $4::int, $5::bytea FROM doubtful WHERE $4::int > 0
+)
+SELECT count(*) FROM doubtful
+"""  # noqa: S608 (constants of this package)
+
 ROWS_OF_INCARNATION = f"""
 SELECT {columns(row="r", lane="l")}
   FROM ledger_row r JOIN ledger_lane l ON l.id = r.lane_id
@@ -247,6 +267,7 @@ STATEMENTS = {
     "bury": BURY,
     "reclaim": RECLAIM,
     "mark_unknown": MARK_UNKNOWN,
+    "doubt": DOUBT,
     "rows_of_incarnation": ROWS_OF_INCARNATION,
     "lane_differences": LANE_DIFFERENCES,
     "lock_lane": LOCK_LANE,
