@@ -17,15 +17,23 @@ class Backup:
         self._copy = f"{self._name}_backup"
         self._server = urlunsplit(urlsplit(dsn)._replace(path="/postgres"))
 
-    def take(self) -> None:
-        """Back it up."""
+    def take(self, *changes: str) -> None:
+        """Back it up, and change the copy by these statements."""
         self.drop()
-        self._copy_database(self._name, self._copy)
+        self._allow(is_allowed=False)
+        self._run(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s",
+            self._name,
+        )
+        self._run(f"CREATE DATABASE {self._copy} TEMPLATE {self._name} STRATEGY file_copy")
+        self._allow(is_allowed=True)
+        for change in changes:
+            _query(urlunsplit(urlsplit(self.dsn)._replace(path=f"/{self._copy}")), change, ())
 
     def restore(self) -> None:
         """Put the backup in its place."""
         self._run(f"DROP DATABASE {self._name} WITH (FORCE)")
-        self._copy_database(self._copy, self._name)
+        self._run(f"ALTER DATABASE {self._copy} RENAME TO {self._name}")
 
     def drop(self) -> None:
         """Forget the backup."""
@@ -35,9 +43,8 @@ class Backup:
         """Run one statement in the database."""
         return _query(self.dsn, sql, params)
 
-    def _copy_database(self, name: str, copy: str) -> None:
-        self._run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", name)
-        self._run(f"CREATE DATABASE {copy} TEMPLATE {name} STRATEGY file_copy")
+    def _allow(self, *, is_allowed: bool) -> None:
+        self._run(f"ALTER DATABASE {self._name} ALLOW_CONNECTIONS {is_allowed}")
 
     def _run(self, sql: str, *params: object) -> None:
         _query(self._server, sql, params)
