@@ -94,6 +94,9 @@ class PgLedger:
             await self._witnessed.check()
         rows = await self._looks.call("register", (node, process, journal))
         number = int(rows[0][0])
+        if self._witnessed is not None and self._handed_out:
+            former = arrays.numbers([known for known in self._handed_out if known != number])
+            await self._looks.call("leave", (former, process))
         self._handed_out[number] = set()
         return number
 

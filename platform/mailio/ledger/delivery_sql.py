@@ -201,6 +201,14 @@ INSERT INTO ledger_incarnation (node, process, journal) VALUES ($1::text, $2::te
 RETURNING id
 """
 
+# Former lives ($1) of a process that goes on in another: in a restored ledger they seem to be open,
+# and nobody else may end them while it lives.
+LEAVE = """
+UPDATE ledger_incarnation SET ended_at = statement_timestamp()
+ WHERE id = ANY ($1::bigint[]) AND process = $2::text AND ended_at IS NULL
+   AND EXISTS (SELECT FROM ledger_restore WHERE noticed_at > heartbeat_at)
+"""
+
 # A heartbeat of '-infinity' is a life that was declared dead: it takes no rows and cannot be
 # renewed.
 HEARTBEAT = """
@@ -252,6 +260,7 @@ LOOKS = {
     "lanes_of_sites": LANES_OF_SITES,
     "rows_by_id": ROWS_BY_ID,
     "register": REGISTER,
+    "leave": LEAVE,
     "heartbeat": HEARTBEAT,
     "witnessed_heartbeat": WITNESSED_HEARTBEAT,
     "retire": RETIRE,

@@ -102,6 +102,10 @@ async def test_what_was_sent_since_the_backup_is_not_sent_again(
     assert await process.claim() == []
     assert not await process.beat()
     await process.start()
+    # Its life of before is over, for nobody else may end it.
+    assert backup.query("SELECT id FROM ledger_incarnation WHERE ended_at IS NULL") == [
+        (process.number,)
+    ]
     assert backup.query(STATES) == [("a@one.test", *ASIDE), ("b@one.test", *ASIDE)]
     assert await process.beat()
     assert await process.claim() == []
