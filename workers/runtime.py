@@ -47,6 +47,7 @@ from mailio.stoplist import PgStopList
 from mailio.sts_cache import StsCache
 from mailio.sts_fetch import StsFetcher
 from mailio.vault import PgVault, token_ring
+from mailio.witness import Witness
 from workers import writeback
 from workers.checks import open_checks, open_shelves
 from workers.engine_thread import Engine
@@ -200,7 +201,8 @@ class EngineProcess(PolicyProcess):
     async def _ports(self) -> DeliverPorts:
         """Build on the loop: some adapters bind to it."""
         settings = self.settings
-        ledger = PgLedger(settings.database_url, clock=self.clock)
+        witness = Witness(settings.witness_file, node=settings.node)
+        ledger = PgLedger(settings.database_url, clock=self.clock, witness=witness)
         shaper = RedisShaper(settings.redis_url)
         hosts = RedisHostMemory(settings.redis_url, node=settings.node)
         own_names, own_listeners = read_ourselves(os.environ)

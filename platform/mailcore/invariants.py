@@ -53,6 +53,7 @@ class Invariant(Enum):
     LANE_LATE = "lane_late"
     CURSOR_STUCK = "cursor_stuck"
     DEAD_PROCESS = "dead_process"
+    RESTORED = "restored"
     CONTENT_LOST = "content_lost"
     CONTENT_ORPHANED = "content_orphaned"
 
@@ -132,6 +133,12 @@ RULES: Mapping[Invariant, Rule] = {
         UNBURIED_S,
         "A process died long ago and its journal was not settled.",
         "processes",
+    ),
+    Invariant.RESTORED: Rule(
+        _E,
+        Mend.NOBODY,
+        0.0,
+        "A backup was restored, and nobody decided over a row that may have been sent since.",
     ),
     Invariant.CONTENT_LOST: Rule(
         _E,

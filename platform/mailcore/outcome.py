@@ -136,6 +136,7 @@ class WaitReason(Enum):
     NO_CONTENT = "no_content"
     UNKNOWN_OUTCOME = "unknown_outcome"
     HELD = "held"
+    RESTORED = "restored"
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,11 @@ class Settings:
         """Where this node's processes keep their journals."""
         return self.var_dir / "journal"
 
+    @property
+    def witness_file(self) -> Path:
+        """Where this node's processes write down what they have seen of the ledger."""
+        return self.var_dir / "ledger.witness"
+
 
 def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(name, "")

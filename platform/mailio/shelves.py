@@ -31,6 +31,14 @@ class JournalDirectory:
     def _path(self, name: str) -> Path:
         return self._directory / f"{name}{journal.SUFFIX}"
 
+    def names(self) -> Sequence[str]:
+        """Return those that have records, of living and of dead processes."""
+        return sorted({path.name.split(journal.SUFFIX)[0] for path in self._records()})
+
+    def _records(self) -> Iterator[Path]:
+        # Whoever has records holds its lock, or is dead; a lock alone may be a moment old.
+        return self._directory.glob(f"*{journal.SUFFIX}.[0-9]*")
+
     def is_alive(self, name: str) -> bool:
         """Whether the process that owns it lives (it holds its lock)."""
         return journal.is_held(self._path(name))

@@ -14,6 +14,7 @@ from mailio.ledger import (
     check_sql,
     delivery_sql,
     inbound,
+    restore,
     routes,
     schema,
     spool_sql,
@@ -33,9 +34,11 @@ TABLES = {
     "ledger_lane",
     "ledger_outbox",
     "ledger_outbox_refused",
+    "ledger_restore",
     "ledger_route",
     "ledger_row",
     "ledger_schema",
+    "ledger_witness",
     "mailbox_poll",
     "mailbox_seen",
     "mailbox_tally",
@@ -116,6 +119,7 @@ def test_every_statement_is_prepared_by_the_oldest_schema_it_meets(postgres_data
         inbound.STATEMENTS,
         spool_sql.STATEMENTS,
         check_sql.STATEMENTS,
+        restore.STATEMENTS,
     ):
         session = Session(postgres_database, role="test", statements=statements)
         prepared = session.run("SELECT name FROM pg_prepared_statements")

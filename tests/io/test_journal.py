@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mailcore.errors import SchemaError
 from mailcore.outcome import Outcome, Scope, SessionInfo, Verdict
-from mailcore.ports import StoreUnavailable
+from mailcore.ports import JournalShelf, StoreUnavailable
 from mailcore.reply import EnhancedStatus, SmtpReply
 from mailio.journal import (
     FileJournal,
@@ -25,6 +25,7 @@ from mailio.journal import (
     recover,
 )
 from mailio.journal_records import decode_outcome, encode_outcome
+from mailio.shelves import JournalDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
 OK = SmtpReply.of(250, ("2.0.0 queued as 1",))
@@ -271,3 +272,22 @@ def test_nothing_a_killed_process_was_told_is_lost(tmp_path: Path) -> None:
     assert {int(number) for word, number in told if word == "dot"} <= seen
     assert all(row_id % 3 == 0 for row_id, _ in found.dots[:-1])
     assert discard(tmp_path / "w.journal") is True
+
+
+def test_a_node_finds_the_journals_that_tell_of_something_and_waits_for_the_living(
+    tmp_path: Path,
+) -> None:
+    shelf: JournalShelf = JournalDirectory(tmp_path)
+    alive, dying = FileJournal(tmp_path, "n1-alive"), FileJournal(tmp_path, "n1-dying")
+    (tmp_path / "n1-newborn.journal").touch()
+    dying.dot(7, 1)
+    assert list(shelf.names()) == ["n1-alive", "n1-dying"]
+    dying.stop()
+    found = shelf.recover("n1-dying")
+    assert found is not None
+    assert list(found.dots) == [(7, 1)]
+    assert shelf.recover("n1-alive") is None
+    shelf.discard("n1-dying")
+    alive.stop()
+    assert list(shelf.names()) == []
+    assert list(JournalDirectory(tmp_path / "none").names()) == []

@@ -332,3 +332,16 @@ def test_few_files_stay_open_and_none_for_long(tmp_path: Path) -> None:
     assert spool.read_now(refs[:1]) == [b"0"]
     assert list(spool._files) == [refs[0].segment]
     spool.close()
+
+
+async def test_a_segment_that_was_gone_is_read_once_it_is_put_back(
+    spool: SegmentSpool, tmp_path: Path
+) -> None:
+    (ref,) = spool.append([b"content"])
+    (path,) = (tmp_path / "spool").glob("*.seg")
+    away = path.rename(tmp_path / "elsewhere")
+    # A process that had not opened it before.
+    with contextlib.closing(SegmentSpool(tmp_path / "spool", min_free_bytes=0)) as other:
+        assert await other.read_many([ref]) == [None]
+        away.rename(path)
+        assert await other.read_many([ref]) == [b"content"]

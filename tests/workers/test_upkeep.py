@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from mailcore.envelope import QueuedRow
 from mailcore.events import decode_lines
 from mailcore.outcome import Outcome, RowState, Scope, Verdict, WaitReason
 from mailcore.policy.model import DefaultRule
@@ -33,6 +34,8 @@ from workers.engines.settle import Rules
 from workers.engines.upkeep import UpkeepPorts, expire, reap, unpark
 
 BUSY = SmtpReply.of(451, ("4.7.1 later",))
+TAKEN = SmtpReply.of(250, ("2.0.0 taken",))
+REFUSED = SmtpReply.of(550, ("5.1.1 nobody here",))
 STATES = "SELECT state, reason, attempt FROM ledger_row ORDER BY id"
 
 
@@ -62,6 +65,9 @@ class Shelf:
 
     journals: dict[str, Found | None] = field(default_factory=dict)
     discarded: list[str] = field(default_factory=list)
+
+    def names(self) -> list[str]:
+        return sorted(set(self.journals) - set(self.discarded))
 
     def is_alive(self, name: str) -> bool:
         return name not in self.journals
@@ -189,6 +195,75 @@ async def test_two_turns_of_unparking_at_once_let_every_row_go_once(house: House
     assert sorted(done) == [0, 3]
     assert [reason for _, reason, _ in query(STATES)] == ["new"] * 3
     assert_counts_agree()
+
+
+async def test_a_node_that_was_away_settles_what_others_took_back_and_undoes_nobodys_work(
+    house: House,
+) -> None:
+    names = ("delivered", "deferred", "dot", "held", "tried", "bounced", "arrived")
+    accept(house.acceptor, *(message(f"{name}@one.test") for name in names))
+    away = await house.ledger.register(node="away", process="d", journal="left")
+    rows = {row.recipient.local_part: row for row in await claim_all(house.ledger, away)}
+    # Another node's upkeep: the node was silent for a quarter of an hour.
+    house.chores.reclaim(away)
+    house.chores.bury(away)
+    other = await house.ledger.register(node="there", process="d", journal="lives")
+    since = ("held", "tried", "bounced", "arrived")
+    query("UPDATE ledger_row SET due_at = now() + interval '1 hour'")
+    for name in since:
+        query("UPDATE ledger_row SET due_at = now() WHERE id = %s", rows[name].id)
+    query("UPDATE ledger_lane SET next_due_at = now()")
+    again = {row.recipient.local_part: row for row in await claim_all(house.ledger, other)}
+    assert set(again) == set(since)
+    await house.ledger.settle(waits([again["tried"]], delay_s=60))
+    house.shelf.journals["left"] = Found(
+        [
+            outcome(rows["delivered"], Verdict.DELIVERED, TAKEN),
+            outcome(rows["deferred"], Verdict.DEFERRED, BUSY),
+            outcome(rows["bounced"], Verdict.BOUNCED, REFUSED),
+            outcome(rows["arrived"], Verdict.DELIVERED, TAKEN),
+        ],
+        [(rows[name].id, rows[name].claim_no) for name in ("dot", "held", "tried")],
+    )
+    await reap(house.ports)
+    assert query(
+        "SELECT split_part(recipient, '@', 1), state, reason FROM ledger_row ORDER BY id"
+    ) == [
+        ("deferred", RowState.WAITING.value, "reclaimed"),
+        ("dot", RowState.UNKNOWN.value, "unknown_outcome"),
+        ("held", RowState.LEASED.value, "reclaimed"),
+        ("tried", RowState.WAITING.value, "retry"),
+        ("bounced", RowState.LEASED.value, "reclaimed"),
+    ]
+    assert sorted(house.kinds()) == ["delivered", "delivered", "unknown"]
+    assert house.shelf.discarded == ["left"]
+    assert_counts_agree()
+
+
+async def test_a_journal_from_before_a_restore_ends_no_younger_row_of_the_same_number(
+    house: House,
+) -> None:
+    accept(house.acceptor, message("old@one.test"), message("new@one.test"))
+    number = await house.ledger.register(node=NODE, process="d", journal="d")
+    old, new = await claim_all(house.ledger, number)
+    house.chores.reclaim(number)
+    house.chores.bury(number)
+    hour_ms = 3_600_000
+    accepted_ms = int(old.accepted_at.timestamp() * 1000)
+    house.shelf.journals["left"] = Found(
+        [
+            replace(outcome(old, Verdict.DELIVERED, TAKEN), occurred_ms=accepted_ms + 5),
+            replace(outcome(new, Verdict.DELIVERED, TAKEN), occurred_ms=accepted_ms - hour_ms),
+        ]
+    )
+    await reap(house.ports)
+    assert query("SELECT recipient FROM ledger_row") == [("new@one.test",)]
+    assert house.kinds() == ["delivered"]
+
+
+def outcome(row: QueuedRow, verdict: Verdict, reply: SmtpReply) -> Outcome:
+    """What came of a claim of a row."""
+    return Outcome(row.id, row.claim_no, verdict, Scope.RECIPIENT, reply, "dot")
 
 
 async def reaped(house: House) -> None:

@@ -36,6 +36,7 @@ class Lease:
         self._process = process
         self._journal = journal
         self._valid_until = 0.0
+        self._renewing = asyncio.Lock()
         self.number = 0
 
     def holds(self, number: int | None = None) -> bool:
@@ -53,7 +54,11 @@ class Lease:
         self._valid_until = asked_at + VALID_S
 
     async def renew(self) -> None:
-        """Renew once; open a new incarnation if this one was declared dead."""
+        """Renew once; open a new incarnation if this one was declared dead, once for two calls."""
+        async with self._renewing:
+            await self._renew()
+
+    async def _renew(self) -> None:
         asked_at = self._clock.monotonic()
         try:
             if await self._ledger.heartbeat(self.number):

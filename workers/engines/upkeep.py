@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mailcore.disposition import plan, plan_expired, plan_unknown_due
+from mailcore.envelope import QueuedRow
 from mailcore.outcome import Outcome, RowState, Scope, Verdict
 from mailcore.ports import Chores, DeadIncarnation, JournalShelf, StoreUnavailable
 from mailcore.reply import SmtpReply
@@ -27,6 +28,8 @@ TURNS = 20
 # On its own node a free journal lock proves a process dead; this only spares the newborn.
 OWN_NODE_S = 1.0
 NODE_LOST_AFTER_S = 900.0
+# By how much a process may be wrong about the database's clock.
+SKEW_MS = 2000
 OUTBOX_KEPT_S = 86400.0
 IDEMPOTENCY_KEPT_S = 86400.0 * 2
 
@@ -60,6 +63,8 @@ async def expire(ports: UpkeepPorts) -> int:
 async def _expire(ports: UpkeepPorts) -> int:
     done = 0
     deliver = ports.deliver
+    # In a ledger that was restored a moment ago, mail that was delivered seems to have expired.
+    await deliver.lease.renew()
     # What a call before this one took and could not settle: nobody else would ever look at it.
     await asyncio.to_thread(ports.chores.release, deliver.lease.number)
     for _ in range(TURNS):
@@ -130,7 +135,26 @@ async def _reap(ports: UpkeepPorts) -> int:
                 "incarnation not reaped",
                 extra={"incarnation": incarnation.number, "reason": str(exc)},
             )
+    await _read_leftovers(ports, {incarnation.journal for incarnation in dead})
     return done
+
+
+async def _read_leftovers(ports: UpkeepPorts, of_dead: Collection[str]) -> None:
+    """Settle journals whose process is dead and buried: another node took its rows back while
+    this one was away, or the ledger was restored and has never heard of it."""
+    for name in await asyncio.to_thread(ports.journals.names):
+        if name in of_dead:
+            continue
+        try:
+            recovery = await asyncio.to_thread(ports.journals.recover, name)
+            if recovery is None:
+                continue
+            await _settle_journal(ports, recovery.outcomes, recovery.dots)
+            await asyncio.to_thread(ports.journals.discard, name)
+        except StoreUnavailable as exc:
+            log.error("journal not settled", extra={"journal": name, "reason": str(exc)})
+        else:
+            log.warning("journal of a buried process settled", extra={"journal": name})
 
 
 async def _reap_one(ports: UpkeepPorts, incarnation: DeadIncarnation) -> int:
@@ -174,7 +198,8 @@ async def _settle_journal(
         part = everything[start : start + ROWS_A_TURN]
         rows = {row.id: row for row in await ledger.rows_by_id([o.row_id for o in part])}
         # A row claimed since is another process's, and one that is not leased was settled before
-        # its journal forgot it; only a delivery still counts for them.
+        # its journal forgot it; only a delivery still counts for them. In a restored ledger a
+        # younger row may have the number.
         told = [
             outcome
             for outcome in part
@@ -186,6 +211,7 @@ async def _settle_journal(
                 )
                 or outcome.verdict is Verdict.DELIVERED
             )
+            and not _is_of_another_row(outcome, rows[outcome.row_id])
         ]
         decided = plan(
             told,
@@ -196,6 +222,40 @@ async def _settle_journal(
             draw=ports.deliver.draw,
         )
         await ledger.settle(settlement_of(decided))
+        await _doubt(ports, [one for one in part if one.verdict is Verdict.UNKNOWN], rows)
+
+
+async def _doubt(
+    ports: UpkeepPorts, lost: Sequence[Outcome], rows: Mapping[int, QueuedRow]
+) -> None:
+    """Let rows be unknown that were taken back and that nobody has claimed since."""
+    for outcome in lost:
+        row = rows.get(outcome.row_id)
+        is_ours = row is not None and row.claim_no == outcome.claim_no
+        if row is None or not is_ours or row.state is not RowState.WAITING:
+            continue
+        decided = settlement_of(
+            plan(
+                [outcome],
+                rows,
+                rules=ports.rules.current(),
+                node=ports.deliver.node,
+                now=ports.deliver.clock.now(),
+                draw=ports.deliver.draw,
+            )
+        )
+        for defer in decided.defer:
+            await asyncio.to_thread(
+                ports.chores.doubt,
+                defer,
+                events=decided.events,
+                event_count=decided.event_count,
+            )
+
+
+def _is_of_another_row(outcome: Outcome, row: QueuedRow) -> bool:
+    """Whether an outcome is older than the row: nobody sends what is not yet accepted."""
+    return 0 < outcome.occurred_ms < row.accepted_at.timestamp() * 1000 - SKEW_MS
 
 
 async def prune(ports: UpkeepPorts) -> None:

@@ -120,6 +120,10 @@ _WORDS: Mapping[tuple[str, bool], tuple[StrOrPromise, StrOrPromise]] = {
         _("held"),
         _("An operator, or its account, holds it: Holds says who, why and until when."),
     ),
+    (WaitReason.RESTORED.value, True): (
+        _("set aside after a restored backup"),
+        _("It may have been sent since the backup: an operator decides."),
+    ),
     (WaitReason.UNKNOWN_OUTCOME.value, True): (
         _("retry after an unknown outcome"),
         _("The connection was lost after the content was sent; the policy decides."),

@@ -63,6 +63,10 @@ class Recovery(Protocol):
 class JournalShelf(Protocol):
     """The journals on this node's disk. Plain, for threads."""
 
+    def names(self) -> Sequence[str]:
+        """Return those that tell of something, of living and of dead processes."""
+        ...
+
     def is_alive(self, name: str) -> bool:
         """Whether the process that owns it lives (it holds its lock)."""
         ...

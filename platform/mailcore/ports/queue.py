@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from mailcore.disposition import Settlement
+from mailcore.disposition import Defer, Settlement
 from mailcore.envelope import QueuedRow
 from mailcore.holds import HeldLanes, HoldSet
 from mailcore.outcome import MailClass, TlsNeed
@@ -200,6 +200,10 @@ class Chores(Protocol):
 
     def release(self, incarnation: int) -> int:
         """The same for one that lives on; rows of unknown outcome are unknown as before."""
+        ...
+
+    def doubt(self, defer: Defer, *, events: bytes, event_count: int) -> bool:
+        """Let a row be unknown whose claim was taken back, if nobody has claimed it since."""
         ...
 
     def bury(self, incarnation: int) -> None:

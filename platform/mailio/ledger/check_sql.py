@@ -30,6 +30,7 @@ _IS_UP = f"pg_postmaster_start_time() < {_NOW} - make_interval(secs => $5::float
 _OWNED = "p.state = 1 AND i.id IS NOT NULL"
 _LIVES = f"i.ended_at IS NULL AND i.heartbeat_at >= {_ago(DEAD_S)}"
 _OVERDUE = f"p.expires_at < {_ago(OVERDUE_S)}"
+_ASIDE = "(p.state = 2 AND p.reason = 'restored')"
 _CONDITIONS = {
     Invariant.ROW_STATE: "p.state NOT BETWEEN 0 AND 2",
     Invariant.NO_OWNER: "p.state = 1 AND i.id IS NULL",
@@ -38,11 +39,13 @@ _CONDITIONS = {
     Invariant.NO_DUE_TIME: "p.state IN (0, 2) AND NOT isfinite(p.due_at)",
     Invariant.NO_REASON: "p.state = 0 AND p.reason <> ALL ($4::text[])",
     Invariant.NO_EXPIRY: "NOT isfinite(p.expires_at)",
-    Invariant.EXPIRED: f"""isfinite(p.expires_at) AND {_IS_UP} AND (
+    Invariant.EXPIRED: f"""isfinite(p.expires_at) AND {_IS_UP} AND NOT {_ASIDE} AND (
         (p.state IN (0, 2) AND {_OVERDUE}) OR ({_OWNED} AND {_LIVES}
          AND p.expires_at < {_ago(LEASED_OVERDUE_S)}))""",
     Invariant.UNKNOWN_OVERDUE: f"""p.state = 2 AND isfinite(p.due_at) AND NOT {_OVERDUE}
+ AND NOT {_ASIDE}
         AND p.due_at < {_ago(OVERDUE_S)} AND {_IS_UP}""",
+    Invariant.RESTORED: _ASIDE,
     Invariant.NO_LANE: """l.id IS NULL
         OR (l.site = '') IS DISTINCT FROM (p.unrouted_domain IS NOT NULL)""",
 }

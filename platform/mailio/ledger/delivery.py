@@ -39,6 +39,8 @@ from mailio.ledger.pool import STORE, AsyncSession, Profile, Session
 from mailio.ledger.routes import PARKING, Routing
 from mailio.ledger.routes import STATEMENTS as ROUTING
 from mailio.ledger.rows import to_row
+from mailio.ledger.witnessed import Witnessed
+from mailio.witness import Witness
 
 _MAX_REPLY = 1000
 
@@ -47,7 +49,12 @@ class PgLedger:
     """The delivery side of the ledger. Use it from one event loop."""
 
     def __init__(
-        self, dsn: str, *, clock: LedgerClock | None = None, statement_timeout_s: float = 15.0
+        self,
+        dsn: str,
+        *,
+        clock: LedgerClock | None = None,
+        witness: Witness | None = None,
+        statement_timeout_s: float = 15.0,
     ) -> None:
         self.clock = clock if clock is not None else LedgerClock()
         self._timeout_s = statement_timeout_s
@@ -74,15 +81,22 @@ class PgLedger:
         self._parks = session("park", PARKING, Profile.CHORE)
         self._locks = session("lead", {})
         self._leads = Leadership(self._locks.session)
+        self._witnessed = Witnessed(dsn, witness) if witness is not None else None
         self._routing = Routing(self._moves.session)
         self._parking = Routing(self._parks.session)
         self._handed_out: dict[int, set[int]] = {}
         self._doubt_until = 0.0
 
     async def register(self, *, node: str, process: str, journal: str) -> int:
-        """Open an incarnation of this process and return its number."""
+        """Open an incarnation of this process and return its number. A ledger that is older than
+        what was seen of it sets its rows aside first."""
+        if self._witnessed is not None:
+            await self._witnessed.check()
         rows = await self._looks.call("register", (node, process, journal))
         number = int(rows[0][0])
+        if self._witnessed is not None and self._handed_out:
+            former = arrays.numbers([known for known in self._handed_out if known != number])
+            await self._looks.call("leave", (former, process))
         self._handed_out[number] = set()
         return number
 
@@ -91,12 +105,18 @@ class PgLedger:
 
         def beat() -> tuple[float, list[tuple[Any, ...]], float]:
             before = self.clock.monotonic()
-            rows = self._looks.session.call("heartbeat", (incarnation,))
+            if self._witnessed is None:
+                rows = self._looks.session.call("heartbeat", (incarnation,))
+            else:
+                params = (incarnation, *self._seen())
+                rows = self._looks.session.call("witnessed_heartbeat", params)
             return before, rows, self.clock.monotonic()
 
         before, rows, after = await self._looks.run(beat)
         if rows:
             self.clock.observe(before=before, database=float(rows[0][0]), after=after)
+            if self._witnessed is not None:
+                self._witnessed.note(beats=int(rows[0][1]), at_s=float(rows[0][0]))
         return bool(rows)
 
     async def retire(self, incarnation: int) -> None:
@@ -150,6 +170,7 @@ class PgLedger:
                     arrays.times([r.low for r in wanted], none="-infinity"),
                     arrays.numbers([r.budget for r in wanted]),
                     incarnation,
+                    *self._seen(),
                 )
                 found = await self._claims.run(lambda: self._rows("claim", params, again=False))
                 rows += found
@@ -245,16 +266,21 @@ class PgLedger:
         work = (self._claims, self._settles, self._looks, self._moves, self._parks)
         for session in (*work, self._locks):
             session.close()
+        if self._witnessed is not None:
+            self._witnessed.close()
 
     def _rows(self, name: str, params: Sequence[object], *, again: bool) -> list[QueuedRow]:
         return [to_row(row) for row in self._claims.session.call(name, params, again=again)]
 
     def _recover(self, incarnation: int) -> list[QueuedRow]:
         """Return rows we lease and never handed out. On the thread of the claims."""
-        leased = self._claims.session.call("leased_ids", (incarnation,))
+        leased = self._claims.session.call("leased_ids", (incarnation, *self._seen()))
         known = self._handed_out.get(incarnation, set()).copy()
         lost = [int(row[0]) for row in leased if row[0] not in known]
         return self._rows("rows_by_id", (arrays.numbers(lost),), again=True) if lost else []
+
+    def _seen(self) -> tuple[str, int]:
+        return self._witnessed.seen if self._witnessed is not None else ("", 0)
 
     def _hand_out(self, rows: Sequence[QueuedRow], incarnation: int) -> None:
         self._handed_out.setdefault(incarnation, set()).update(row.id for row in rows)

@@ -37,6 +37,16 @@ locked AS MATERIALIZED (
      WHERE l.id = ANY (ARRAY[d.id])
 )"""  # noqa: S608 (constants of this module)
 
+
+def _is_as_new(first: int) -> str:
+    """Return the condition that no restored backup is being set aside, and that the ledger knows of
+    the last heartbeat this process saw: the witness's name and its count (0: none) from here."""
+    name, beats = f"${first}::text", f"${first + 1}::bigint"
+    return f"""NOT EXISTS (SELECT FROM ledger_restore WHERE ended_at IS NULL)
+       AND ({beats} = 0 OR EXISTS (SELECT FROM ledger_witness w
+                                    WHERE w.name = {name} AND w.beats >= {beats}))"""  # noqa: S608
+
+
 # A lane's next due time is computed from the same snapshot as its rows, without those taken here,
 # and is only believed if nobody touched the lane since. A claim that began at a low mark has not
 # seen the rows below it; if the lane still has rows, it is looked at again within five seconds.
@@ -46,6 +56,7 @@ WITH request AS MATERIALIZED (
       FROM unnest($1::bigint[], $2::timestamptz[], $3::int[]) AS t (lane_id, low, budget)
      WHERE EXISTS (SELECT FROM ledger_incarnation i
                     WHERE i.id = $4::bigint AND i.ended_at IS NULL AND i.heartbeat_at > '-infinity')
+       AND {_is_as_new(5)}
 ), picked AS MATERIALIZED (
     SELECT c.id
       FROM request q
@@ -181,11 +192,21 @@ SELECT {columns(row="r", lane="l")}
  ORDER BY r.id
 """  # noqa: S608 (constants of this package)
 
-LEASED_IDS = "SELECT id FROM ledger_row WHERE state = 1 AND incarnation = $1::bigint"
+LEASED_IDS = f"""
+SELECT id FROM ledger_row WHERE state = 1 AND incarnation = $1::bigint AND {_is_as_new(2)}
+"""  # noqa: S608 (constants of this module)
 
 REGISTER = """
 INSERT INTO ledger_incarnation (node, process, journal) VALUES ($1::text, $2::text, $3::text)
 RETURNING id
+"""
+
+# Former lives ($1) of a process that goes on in another: in a restored ledger they seem to be open,
+# and nobody else may end them while it lives.
+LEAVE = """
+UPDATE ledger_incarnation SET ended_at = statement_timestamp()
+ WHERE id = ANY ($1::bigint[]) AND process = $2::text AND ended_at IS NULL
+   AND EXISTS (SELECT FROM ledger_restore WHERE noticed_at > heartbeat_at)
 """
 
 # A heartbeat of '-infinity' is a life that was declared dead: it takes no rows and cannot be
@@ -194,6 +215,23 @@ HEARTBEAT = """
 UPDATE ledger_incarnation SET heartbeat_at = statement_timestamp()
  WHERE id = $1::bigint AND ended_at IS NULL AND heartbeat_at > '-infinity'
 RETURNING extract(epoch FROM clock_timestamp())::float8
+"""
+
+# The same, counted for the node's witness ($2). A ledger that does not know of the last one ($3)
+# has been restored: there is nothing to renew.
+WITNESSED_HEARTBEAT = """
+WITH alive AS (
+    UPDATE ledger_incarnation i SET heartbeat_at = statement_timestamp()
+     WHERE i.id = $1::bigint AND i.ended_at IS NULL AND i.heartbeat_at > '-infinity'
+       AND ($3::bigint = 0 OR EXISTS (SELECT FROM ledger_witness w
+                                       WHERE w.name = $2::text AND w.beats >= $3::bigint))
+    RETURNING 1
+), counted AS (
+    INSERT INTO ledger_witness AS w (name, beats) SELECT $2::text, 1 FROM alive
+        ON CONFLICT (name) DO UPDATE SET beats = w.beats + 1, beat_at = statement_timestamp()
+    RETURNING w.beats
+)
+SELECT extract(epoch FROM clock_timestamp())::float8, beats FROM counted
 """
 
 RETIRE = """
@@ -222,7 +260,9 @@ LOOKS = {
     "lanes_of_sites": LANES_OF_SITES,
     "rows_by_id": ROWS_BY_ID,
     "register": REGISTER,
+    "leave": LEAVE,
     "heartbeat": HEARTBEAT,
+    "witnessed_heartbeat": WITNESSED_HEARTBEAT,
     "retire": RETIRE,
     "stopped": STOPPED,
 }

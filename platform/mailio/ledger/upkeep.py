@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import psycopg2
 
 from mailcore.envelope import QueuedRow
-from mailcore.ports import DeadIncarnation
+from mailcore.ports import DeadIncarnation, Defer
 from mailio.ledger import arrays
 from mailio.ledger.pool import Profile, Session
 from mailio.ledger.rows import to_row
@@ -126,6 +126,12 @@ class LedgerUpkeep:
             total += count
             if count < _CHUNK:
                 return total
+
+    def doubt(self, defer: Defer, *, events: bytes, event_count: int) -> bool:
+        """Let a row be unknown whose claim was taken back, if nobody has claimed it since."""
+        delay_s = max(defer.delay_s, 0.0)
+        params = (defer.row_id, defer.claim_no, delay_s, event_count, psycopg2.Binary(events))
+        return bool(self._session.call("doubt", params)[0][0])
 
     def bury(self, incarnation: int) -> None:
         """End an incarnation for good."""

@@ -21,17 +21,19 @@ SELECT {columns(row="c", lane="l")}
  ORDER BY c.expires_at, c.id
 """  # noqa: S608 (constants of this package)
 
+# Rows of a restored ledger wait for an operator, past all their times: to tell that one has expired
+# which was delivered since the backup would be as wrong as to send it.
 SELECT_EXPIRED = f"""
 WITH picked AS MATERIALIZED (
     SELECT id, lane_id, state FROM ledger_row
-     WHERE expires_at <= statement_timestamp() AND state IN (0, 2)
+     WHERE expires_at <= statement_timestamp() AND state IN (0, 2) AND reason <> 'restored'
      LIMIT $2::int FOR UPDATE SKIP LOCKED
 {_LEASE}"""  # noqa: S608 (constants of this package)
 
 UNKNOWN_DUE = f"""
 WITH picked AS MATERIALIZED (
     SELECT id, lane_id, state FROM ledger_row
-     WHERE state = 2 AND due_at <= statement_timestamp()
+     WHERE state = 2 AND due_at <= statement_timestamp() AND reason <> 'restored'
      ORDER BY due_at, id
      LIMIT $2::int FOR UPDATE SKIP LOCKED
 {_LEASE}"""  # noqa: S608 (constants of this package)
@@ -103,6 +105,26 @@ WITH doubtful AS MATERIALIZED (
 ), {APPLY_DELTA}, told AS (
     INSERT INTO ledger_outbox (event_count, body)
     SELECT $5::int, $6::bytea WHERE $5::int > 0
+)
+SELECT count(*) FROM doubtful
+"""  # noqa: S608 (constants of this package)
+
+# What its process may have sent was taken back before anybody read its journal. Once somebody else
+# has claimed it, that claim decides.
+DOUBT = f"""
+WITH doubtful AS MATERIALIZED (
+    UPDATE ledger_row r
+       SET state = 2, reason = 'unknown_outcome',
+           due_at = statement_timestamp() + make_interval(secs => $3::float8)
+     WHERE r.id = $1::bigint AND r.claim_no = $2::int AND r.state + 0 = 0
+       AND r.reason = 'reclaimed'
+    RETURNING r.lane_id
+), delta AS MATERIALIZED (
+    SELECT lane_id, -1 AS waiting, 0 AS leased, 1 AS unknown, timestamptz 'infinity' AS due_at
+      FROM doubtful
+), {APPLY_DELTA}, told AS (
+    INSERT INTO ledger_outbox (event_count, body)
+    SELECT $4::int, $5::bytea FROM doubtful WHERE $4::int > 0
 )
 SELECT count(*) FROM doubtful
 """  # noqa: S608 (constants of this package)
@@ -245,6 +267,7 @@ STATEMENTS = {
     "bury": BURY,
     "reclaim": RECLAIM,
     "mark_unknown": MARK_UNKNOWN,
+    "doubt": DOUBT,
     "rows_of_incarnation": ROWS_OF_INCARNATION,
     "lane_differences": LANE_DIFFERENCES,
     "lock_lane": LOCK_LANE,

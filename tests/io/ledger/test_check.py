@@ -167,6 +167,12 @@ BROKEN: dict[str, tuple[Invariant, str, tuple[int, ...]]] = {
         back("ledger_row", "due_at", OVERDUE_S + 60, "id = 4"),
         (4,),
     ),
+    "set aside, and long expired": (
+        Invariant.RESTORED,
+        "UPDATE ledger_row SET reason = 'restored', due_at = now() - interval '1 day',"
+        " expires_at = now() - interval '1 day' WHERE id = 4",
+        (4,),
+    ),
     "a lane that is gone": (
         Invariant.NO_LANE,
         "DELETE FROM ledger_lane WHERE id = (SELECT lane_id FROM ledger_row WHERE id = 6)",

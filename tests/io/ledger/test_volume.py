@@ -86,7 +86,7 @@ def test_claims_and_settles_read_only_what_they_take(dsn: str, incarnation: int)
         claim = (
             "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE claim ("
             "'{1,2,3,4,5,6,7,8,9,10}', ('{' || repeat('-infinity,', 9) || '-infinity}')::text"
-            f"::timestamptz[], '{{10,10,10,10,10,10,10,10,10,10}}', {incarnation})"
+            f"::timestamptz[], '{{10,10,10,10,10,10,10,10,10,10}}', {incarnation}, 'n1/1', 3)"
         )
         settle = (
             "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF)"
@@ -94,6 +94,7 @@ def test_claims_and_settles_read_only_what_they_take(dsn: str, incarnation: int)
         )
         cursor.execute(claim)  # planned now, while there is nothing
         cursor.execute(settle, ("{}",) * 8)
+        cursor.execute("INSERT INTO ledger_witness (name, beats) VALUES ('n1/1', 3)")
         fill()
         cursor.execute(claim)
         plan = "\n".join(line for (line,) in cursor.fetchall())

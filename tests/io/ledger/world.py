@@ -30,7 +30,8 @@ from tests.support.stack import postgres_url
 
 TABLES = (
     "campaign, ledger_route, ledger_lane, ledger_incarnation, ledger_row, ledger_outbox, "
-    "ledger_cursor, ledger_idempotency, stop_entry, queue_hold, queue_undo"
+    "ledger_cursor, ledger_idempotency, stop_entry, queue_hold, queue_undo, "
+    "ledger_restore, ledger_witness"
 )
 
 # The real counts of every lane beside the kept ones; next_due_at may be early, never late.
