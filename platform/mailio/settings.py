@@ -136,9 +136,9 @@ def read_smtp_port(environ: Mapping[str, str]) -> int:
 
 def read_stop_s(environ: Mapping[str, str]) -> float:
     """Return STOP_S alone: how long a process that is asked to stop finishes what it began."""
-    reason = "from 1 to 3600 seconds"
+    reason = "from 5 to 3600 seconds"
     return _checked(
-        "STOP_S", _number(environ, "STOP_S", STOP_S), range(1, 3601).__contains__, reason
+        "STOP_S", _number(environ, "STOP_S", STOP_S), range(5, 3601).__contains__, reason
     )
 
 
