@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvloop
@@ -22,6 +22,8 @@ import uvloop
 from mailcore.ports import StoreUnavailable
 
 STOP_S = 30.0
+# Of the time to stop in, what is kept for settling.
+SETTLE_S = 3.0
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,13 @@ class Engine:
     def call(self, work: Coroutine[Any, Any, Any], *, timeout_s: float = STOP_S) -> Any:
         """Run work to its end and return what it gives."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=timeout_s)
+
+    def finish(self, stop: Callable[..., Coroutine[Any, Any, Any]], *, within_s: float) -> None:
+        """Run what stops the work, `stop(within_s=…)`, and leave it time to settle what it cut."""
+        try:
+            self.call(stop(within_s=within_s - SETTLE_S), timeout_s=within_s)
+        except concurrent.futures.TimeoutError:
+            log.warning("not settled in time; the journal tells the rest")
 
     def keep(self, work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
         """Start a loop that must never end by itself."""

@@ -260,7 +260,7 @@ class DeliveryProcess(EngineProcess):
         self._keep(settler.run())
         self._keep(self.dispatcher.run())
         self._keep(self._ringer.run())
-        self.closing(lambda: self.engine.call(self.dispatcher.stop()))
+        self.closing(lambda: self.engine.finish(self.dispatcher.stop, within_s=settings.stop_s))
         wake = Listener(settings.redis_url, RING_CHANNEL, self._wake)
         self.closing(wake.stop)
 

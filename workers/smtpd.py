@@ -32,6 +32,7 @@ from mailio.intake import Intake
 from mailio.ledger.accept import Acceptor
 from mailio.letters import LetterIntake, Stamp
 from mailio.logs import set_up_logging
+from mailio.pressure import OutboxGate
 from mailio.settings import Settings
 from mailio.smtp_batches import Batches
 from mailio.smtp_credentials import TokenDesk
@@ -44,7 +45,6 @@ from mailio.wake import RedisWaker
 from workers.policy_cache import PolicyCache
 
 log = logging.getLogger("workers.smtpd")  # it runs as __main__
-STOP_S = 30.0
 CERTIFICATE_CHECKED_S = 60.0
 # Logins are rare beside messages: two at a time, the others wait.
 LOGIN_THREADS = 2
@@ -68,7 +68,7 @@ async def run(
             Path(ready_file).write_text(str(os.getpid()), encoding="ascii")
         await ending.wait()
         follower.cancel()
-        await server.stop(timeout_s=STOP_S)
+        await server.stop(timeout_s=settings.stop_s)
         log.info("ended")
 
 
@@ -92,8 +92,9 @@ def _server(
     for close in (acceptor.close, spool.close, waker.close, tokens.close, logins.shutdown):
         closing.callback(close)
     clock = LedgerClock()
+    gate = OutboxGate(acceptor.outbox_bytes, stop_bytes=settings.outbox_stop_bytes)
     letters = LetterIntake(
-        Intake(acceptor, spool, clock=clock, waker=waker),
+        Intake(acceptor, spool, clock=clock, waker=waker, gate=gate.check),
         policy,
         tokens,
         clock=clock,

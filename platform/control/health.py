@@ -1,6 +1,7 @@
 """Health and readiness, for load balancers and watchers.
 
-Gives    health: always 200 and "OK"; readiness: 200, or 503 with the names of what does not answer;
+Gives    health: always 200 and "OK"; readiness: 200, or 503 with the names of what does not answer,
+         and of what makes intake refuse mail: a spool or an outbox without room;
          ByAnyName, a middleware: both answer whatever the host is called, for a watcher knows an
          address and not ALLOWED_HOSTS
 Follows  reference/admin-panel.md §6.5
@@ -21,7 +22,12 @@ import redis
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
+from control.submission.services import door
+from mailcore.ports import StoreUnavailable
+from mailio.ledger.accept_sql import OUTBOX_BYTES
+from mailio.pressure import OutboxGate
 from mailio.settings import Settings
+from mailio.spool.room import check_room
 
 TIMEOUT_S = 2.0
 DEFAULT_PORTS = {
@@ -76,17 +82,19 @@ def failed_stores(configured: Settings) -> list[str]:
         "broker": lambda: _reach(configured.broker_url),
         "clickhouse": lambda: _reach(configured.clickhouse_url),
         "spool": lambda: _ask_spool(configured),
+        "outbox": lambda: _ask_outbox(configured),
     }
     with ThreadPoolExecutor(len(probes)) as pool:
         asked = {name: pool.submit(probe) for name, probe in probes.items()}
     return [name for name, answer in asked.items() if answer.exception() is not None]
 
 
-def _ask_postgresql(url: str) -> None:
+def _ask_postgresql(url: str, question: str = "SELECT 1") -> int:
     connection: Any = psycopg2.connect(url, connect_timeout=int(TIMEOUT_S))
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
+            cursor.execute(question)
+            return int(cursor.fetchone()[0])
     finally:
         connection.close()
 
@@ -105,6 +113,18 @@ def _ask_spool(configured: Settings) -> None:
         ping(configured.spool_url, timeout_s=TIMEOUT_S)
     elif not os.access(configured.spool_dir, os.W_OK | os.X_OK):
         raise OSError("the spool directory cannot be written")
+    try:
+        stop_bytes = door().stop_bytes()
+    except StoreUnavailable:
+        return  # there is no policy yet: that is not the spool's fault
+    check_room(configured, stop_bytes=stop_bytes, timeout_s=TIMEOUT_S)
+
+
+def _ask_outbox(configured: Settings) -> None:
+    """Fail while mail is refused for it; a database that does not answer has its own name."""
+    with contextlib.suppress(psycopg2.Error):
+        waiting = _ask_postgresql(configured.database_url, OUTBOX_BYTES)
+        OutboxGate(lambda: waiting, stop_bytes=configured.outbox_stop_bytes).check()
 
 
 def _reach(url: str) -> None:

@@ -4,7 +4,7 @@ Gives    Intake.submit: returns once every message of a request is durable, row 
          submit_all for who gathered requests itself and has one thread for them
          RequestKey (Idempotency-Key), Request, Receipt, RecipientReceipt, Answer
 Takes    plans (mailcore.submission), the ledger's Acceptor, a SpoolWriter
-Raises   StoreUnavailable: nothing of the request may be called accepted
+Raises   StoreUnavailable: nothing of the request may be called accepted; StoreFull: no room for it
 Follows  design.md section 3 step 1 and its accounting
 
 Thread-safe. All that threads offer at the same time goes out together: one append to the spool,
@@ -37,6 +37,7 @@ from mailio.ledger.accept import (
     IdempotencyKey,
     KnownRoute,
 )
+from mailio.pressure import is_urgent, with_reserve
 from mailio.spool.group import GroupCommit
 
 _MAX_BATCH_BYTES = 32 * 2**20
@@ -118,12 +119,14 @@ class Intake:
         *,
         clock: LedgerClock,
         waker: Waker,
+        gate: Callable[[bool], None] = lambda is_urgent: None,
         linger_s: float = 0.0015,
     ) -> None:
         self._acceptor = acceptor
         self._spool = spool
         self._clock = clock
         self._waker = waker
+        self._gate = gate
         self._clock_read_at: float | None = None
         self._group: GroupCommit[Sequence[Request], list[Answer]] = GroupCommit(
             self._commit, linger_s=linger_s, weigh=_weight, max_weight=_MAX_BATCH_BYTES
@@ -149,15 +152,22 @@ class Intake:
             return Answer(AcceptStatus.REUSED, "")
         return Answer(AcceptStatus.REPEATED, found.answer)
 
-    def _commit(self, groups: Sequence[Sequence[Request]]) -> list[list[Answer]]:
+    def _commit(self, groups: Sequence[Sequence[Request]]) -> Sequence[list[Answer] | Exception]:
         self._keep_time()
+        urgent = [is_urgent(plan for one in group for plan in one.plans) for group in groups]
+        return with_reserve(groups, urgent, commit=self._commit_groups)
+
+    def _commit_groups(
+        self, groups: Sequence[Sequence[Request]], urgent: bool
+    ) -> list[list[Answer]]:
+        self._gate(urgent)
         with self._spool.holding():
-            answers = iter(self._commit_held([one for group in groups for one in group]))
+            answers = iter(self._commit_held([one for group in groups for one in group], urgent))
         return [[next(answers) for _ in group] for group in groups]
 
-    def _commit_held(self, requests: Sequence[Request]) -> list[Answer]:
+    def _commit_held(self, requests: Sequence[Request], urgent: bool) -> list[Answer]:
         drafts = self._drafts([plan for request in requests for plan in request.plans])
-        refs = self._spool.append([draft.plan.submission.content for draft in drafts])
+        refs = self._spool.append([d.plan.submission.content for d in drafts], is_urgent=urgent)
         answers = self._answers(requests, drafts)
         messages: list[AcceptMessage] = []
         position = 0

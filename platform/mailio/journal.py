@@ -315,14 +315,16 @@ def _replay(files: Sequence[Path]) -> Recovery:
     damaged_files = 0
     for file in files:
         raw = file.read_bytes()
-        read_bytes = 0
+        read_bytes, is_understood = 0, True
         for kind, payload, end in whole_records(raw):
             try:
                 _apply(entries, kind, payload)
-            except SchemaError:  # of another version: its dot stays, so its outcome is unknown
-                break
+            except SchemaError:
+                # Of another version: its dot stays, so its outcome is unknown. The dots behind it
+                # must be seen all the same, or their rows would be sent again.
+                is_understood = False
             read_bytes = end
-        damaged_files += read_bytes != len(raw)
+        damaged_files += read_bytes != len(raw) or not is_understood
     return Recovery(
         outcomes=[outcome for outcome in entries.values() if outcome is not None],
         dots=[claim for claim, outcome in entries.items() if outcome is None],

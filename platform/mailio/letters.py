@@ -29,6 +29,7 @@ from mailcore.reply import SmtpReply
 from mailcore.submission import Offer, OfferedRecipient, parse_offer, plan_submission
 from mailio.intake import Answer, Intake, Receipt, Request, RequestKey
 from mailio.ledger.accept import AcceptStatus
+from mailio.pressure import is_urgent
 
 log = logging.getLogger(__name__)
 _LATER = SmtpReply.local(451, "4.3.0", "the message cannot be stored now, try again later")
@@ -151,6 +152,10 @@ class LetterIntake:
         try:
             answers = self._intake.submit_all(requests)
         except StoreFull as exc:
+            urgent = [request for request in requests if is_urgent(request.plans)]
+            if 0 < len(urgent) < len(requests):
+                told = iter(self._accept(urgent))
+                return [next(told) if is_urgent(one.plans) else _NO_ROOM for one in requests]
             log.error("no room for mail", extra={"store": exc.store, "reason": exc.reason})
             return [_NO_ROOM] * len(requests)
         except StoreUnavailable as exc:

@@ -23,6 +23,8 @@ from mailcore.errors import PostfleetError
 
 T = TypeVar("T")
 SHARED_SPOOLS = ("mongodb", "mongodb+srv")
+OUTBOX_STOP_MB = 10_240
+STOP_S = 30
 
 
 class SettingsError(PostfleetError, ValueError):
@@ -49,6 +51,8 @@ class Settings:
     broker_queue_type: str = "classic"
     tls_ca_file: str = ""
     mta_sts_port: int = 443
+    outbox_stop_bytes: int = OUTBOX_STOP_MB * 2**20
+    stop_s: float = STOP_S
 
     @property
     def is_lab(self) -> bool:
@@ -135,6 +139,14 @@ def read_smtp_port(environ: Mapping[str, str]) -> int:
     return _number(environ, "SMTP_PORT", 25)
 
 
+def read_stop_s(environ: Mapping[str, str]) -> float:
+    """Return STOP_S alone: how long a process that is asked to stop finishes what it began."""
+    reason = "from 5 to 3600 seconds"
+    return _checked(
+        "STOP_S", _number(environ, "STOP_S", STOP_S), range(5, 3601).__contains__, reason
+    )
+
+
 def host_name() -> str:
     """Return this host's short name, which a node is called unless NODE says otherwise."""
     return socket.gethostname().split(".")[0].lower()
@@ -210,4 +222,12 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             "this file cannot be read",
         ),
         mta_sts_port=_number(env, "MTA_STS_PORT", 443),
+        outbox_stop_bytes=_checked(
+            "OUTBOX_STOP_MB",
+            _number(env, "OUTBOX_STOP_MB", OUTBOX_STOP_MB),
+            range(2**31).__contains__,
+            "a number of megabytes, or 0 for no limit",
+        )
+        * 2**20,
+        stop_s=read_stop_s(env),
     )

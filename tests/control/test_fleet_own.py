@@ -64,6 +64,19 @@ def test_a_node_takes_mail_by_smtp_only_where_it_is_told_to_listen() -> None:
     assert spec.ready_file is not None
 
 
+def test_who_stops_a_process_waits_longer_than_it_may_take() -> None:
+    def stop_s(**environ: str) -> dict[str, float]:
+        given = {"VAR_DIR": "/var", **environ}
+        names = ["web", "smtpd", "delivery1"]
+        specs = specs_of(names, given, web=LISTEN, flower=LISTEN)
+        return {one.name: one.stop_s for one in specs}
+
+    assert stop_s() == {"web": 15.0, "smtpd": 35.0, "delivery1": 40.0}
+    assert stop_s(STOP_S="600") == {"web": 15.0, "smtpd": 605.0, "delivery1": 610.0}
+    with pytest.raises(FleetError, match="STOP_S: from 5 to 3600"):
+        stop_s(STOP_S="0")
+
+
 def test_no_password_stands_on_a_command_line() -> None:
     environment = {"VAR_DIR": "/var", "NODE": "n1", "FLOWER_BASIC_AUTH": f"op:{SECRET}"}
     environment["BROKER_URL"] = f"amqp://u:{SECRET}@h/v"

@@ -24,7 +24,7 @@ from mailio.journal import (
     journals,
     recover,
 )
-from mailio.journal_records import decode_outcome, encode_outcome
+from mailio.journal_records import OUTCOME, decode_outcome, encode_outcome, record
 from mailio.shelves import JournalDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +146,30 @@ def test_a_torn_last_record_costs_only_itself(journal: FileJournal, cut: int) ->
     with file.open("r+b") as raw:
         raw.truncate(file.stat().st_size - cut)
     assert left(journal.path) == Recovery([outcome(1)], [], damaged_files=1)
+
+
+def test_an_outcome_of_a_newer_version_is_unknown_and_hides_no_dot_behind_it(
+    journal: FileJournal,
+) -> None:
+    journal.dot(1, 1)
+    crash(journal)
+    (file,) = journal.path.parent.glob("*.000001")
+    newer = encode_outcome(outcome(1)).replace(b'"delivered"', b'"teleported"')
+    behind = journal_of(journal.path.parent / "behind", dots=[(2, 1)], outcomes=[outcome(3)])
+    file.write_bytes(file.read_bytes() + record(OUTCOME, newer) + behind)
+    assert left(journal.path) == Recovery([outcome(3)], [(1, 1), (2, 1)], damaged_files=1)
+
+
+def journal_of(directory: Path, *, dots: list[tuple[int, int]], outcomes: list[Outcome]) -> bytes:
+    """Return what a process writes that notes these."""
+    writer = FileJournal(directory, "worker-2")
+    for claim in dots:
+        writer.dot(*claim)
+    for one in outcomes:
+        writer.outcome(one)
+    (file,) = directory.glob("*.000001")
+    writer.stop()
+    return file.read_bytes()
 
 
 def test_a_flipped_bit_is_noticed(journal: FileJournal) -> None:

@@ -126,9 +126,9 @@ class Dispatcher:
             for task in renewing:
                 task.cancel()
 
-    async def stop(self) -> None:
+    async def stop(self, *, within_s: float = float("inf")) -> None:
         """Claim no more, finish what is on the wire, give the rest back, close all sessions and
-        give up those that are not open yet."""
+        give up those that are not open yet; after `within_s` also those that still wait."""
         self._stopping = True
         for feed in self._feeds.values():
             feed.close()
@@ -137,8 +137,7 @@ class Dispatcher:
         async with self._turn:
             pass
         self._staff.stop_opening()
-        while self._staff.sessions or self._chores:
-            await asyncio.wait([*self._staff.sessions, *self._chores], timeout=1.0)
+        await self._staff.finish(self._chores, within_s=within_s)
         feeds = list(self._feeds.values())
         self._feeds.clear()
         await quietly(self._drop_bells(feeds))
@@ -189,6 +188,7 @@ class Dispatcher:
         if bytes_left <= 0:
             return 0
         rows = self._limits.rows - sum(feed.held for feed in self._feeds.values())
+        rows -= self._settler.pending  # they are held until PostgreSQL has their outcomes
         return min(rows, max(1, int(bytes_left / self._typical_bytes)))
 
     async def _prepare(

@@ -1,6 +1,7 @@
 """The sessions of a process: opened where queues want them and limits allow, each in its slot.
 
-Gives    Staff: `man` (a turn), `renew` (a loop), `stop_opening`, `sessions`; quietly, all_of
+Gives    Staff: `man` (a turn), `renew` (a loop), `stop_opening`, `finish`, `sessions`; quietly,
+         all_of
 Takes    the feeds, who is told of outcomes, a way to start a chore
 Raises   StoreUnavailable from `man`, when the shaper is away
 Follows  design.md section 4: a slot belongs to an open connection, from connect to close
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Set
 from functools import partial
 
 from mailcore.bells import Path
@@ -74,6 +75,22 @@ class Staff:
         for feed in self._feeds.values():
             for task in feed.opening:
                 task.cancel()
+
+    async def finish(self, chores: Set[asyncio.Task[None]], *, within_s: float) -> None:
+        """Wait until sessions and chores have ended; cut off the sessions that take too long.
+
+        Whose final dot was sent and not answered is in the journal, which tells that nobody knows.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within_s
+        while (waiting := [*self.sessions, *chores]) and (left := deadline - loop.time()) > 0:
+            await asyncio.wait(waiting, timeout=min(left, 1.0))
+        if cut := list(self.sessions):
+            rows = sum(feed.on_the_wire for feed in self._feeds.values())
+            log.warning("left on the wire", extra={"sessions": len(cut), "recipients": rows})
+            for task in cut:
+                task.cancel()
+            await asyncio.wait(cut, timeout=1.0)
 
     async def renew(self) -> None:
         """Keep the slots for ever; tell the feeds whose connections others want."""

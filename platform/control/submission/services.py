@@ -29,6 +29,7 @@ from mailio.clock import LedgerClock
 from mailio.intake import Intake, Receipt, Request, RequestKey
 from mailio.ledger.accept import Acceptor, AcceptStatus
 from mailio.ledger.outbox import PgOutbox
+from mailio.pressure import OutboxGate
 from mailio.settings import Settings
 from mailio.snapshots import SnapshotStore
 from mailio.spool.opening import open_spool
@@ -48,6 +49,7 @@ class Door:
     outbox: PgOutbox
     statistics: Statistics
     close: Callable[[], None]
+    stop_bytes: Callable[[], int] = lambda: 0
 
 
 class _Doors:
@@ -92,18 +94,20 @@ def open_door(configured: Settings) -> Door:
     clock = LedgerClock()
     waker = RedisWaker(configured.redis_url)
     outbox = PgOutbox(configured.database_url)
+    gate = OutboxGate(acceptor.outbox_bytes, stop_bytes=configured.outbox_stop_bytes)
 
     def close() -> None:
         for one in (waker, acceptor, spool, policy, outbox):
             one.close()
 
     return Door(
-        intake=Intake(acceptor, spool, clock=clock, waker=waker),
+        intake=Intake(acceptor, spool, clock=clock, waker=waker, gate=gate.check),
         policy=policy,
         clock=clock,
         outbox=outbox,
         statistics=open_statistics(configured.clickhouse_url),
         close=close,
+        stop_bytes=must_stay_free,
     )
 
 

@@ -21,8 +21,9 @@ class SpoolReader(Protocol):
 class SpoolWriter(Protocol):
     """Content, as intake writes it."""
 
-    def append(self, contents: Sequence[bytes]) -> Sequence[ContentRef]:
-        """Store each; return when all are durable. Raises StoreUnavailable."""
+    def append(self, contents: Sequence[bytes], *, is_urgent: bool = False) -> Sequence[ContentRef]:
+        """Store each; return when all are durable. Raises StoreUnavailable: StoreFull below what
+        must stay free, of which content that is all urgent may take a part."""
         ...
 
     def holding(self) -> AbstractContextManager[None]:

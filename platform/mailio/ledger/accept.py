@@ -179,6 +179,10 @@ class Acceptor:
         row = self._lookups.run("SELECT extract(epoch FROM clock_timestamp())::float8")
         return float(row[0][0])
 
+    def outbox_bytes(self) -> int:
+        """Return about how much of the outbox waits for its slowest consumer."""
+        return int(self._lookups.call("outbox_bytes", ())[0][0])
+
     def installation(self) -> str:
         """Return the id of the installation whose database this is."""
         if not self._installation:

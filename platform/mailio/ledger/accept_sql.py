@@ -97,10 +97,22 @@ SELECT recipient_hash, account_id, reason, detail
    AND (expires_at IS NULL OR expires_at > statement_timestamp())
 """
 
+# An estimate that costs the same at any length: batches behind the slowest consumer, by their
+# numbers, times what the newest weigh. Nothing is read of the bodies, which are stored apart.
+OUTBOX_BYTES = """
+SELECT COALESCE((o.newest - GREATEST(o.oldest - 1, c.applied)) * n.bytes, 0)::bigint
+  FROM (SELECT (SELECT id FROM ledger_outbox ORDER BY id DESC LIMIT 1) AS newest,
+               (SELECT id FROM ledger_outbox ORDER BY id LIMIT 1) AS oldest) AS o,
+       (SELECT COALESCE(min(row_id), 0) AS applied FROM ledger_cursor) AS c,
+       (SELECT avg(pg_column_size(body) + 100) AS bytes
+          FROM (SELECT body FROM ledger_outbox ORDER BY id DESC LIMIT 200) AS b) AS n
+"""
+
 LOOKUPS = {
     "campaigns_add": CAMPAIGNS_ADD,
     "campaigns": CAMPAIGNS,
     "known_routes": ROUTES,
+    "outbox_bytes": OUTBOX_BYTES,
     "stopped": STOPPED,
     "stored_keys": STORED,
 }

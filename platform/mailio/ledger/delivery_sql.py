@@ -12,6 +12,7 @@ queue of a hundred thousand.
 
 from __future__ import annotations
 
+from mailcore.outcome import MailClass, TlsNeed
 from mailio.ledger.rows import columns
 
 LANE_KEY = "site, sender_id, account_id, campaign_id, mail_class, tls_need"
@@ -171,9 +172,16 @@ def _not_held(first: int) -> str:
     )
 
 
+# Lanes of a class or a need that a newer version has brought are left to it: what they ask for is
+# not known here, and must not be taken for less.
+_UNDERSTOOD = " AND ".join(
+    f"l.{name} IN ({', '.join(str(one.value) for one in words)})"
+    for name, words in (("mail_class", MailClass), ("tls_need", TlsNeed))
+)
+
 DUE_LANES = f"""{_LANE}
  WHERE l.next_due_at <= statement_timestamp() AND l.waiting > 0 AND l.site <> ''
-   AND {_not_held(3)}
+   AND {_UNDERSTOOD} AND {_not_held(3)}
  ORDER BY l.next_due_at, l.id LIMIT $1::int OFFSET $2::int
 """
 
@@ -181,7 +189,7 @@ LANES_OF_SITES = f"""{_LANE}
  WHERE l.site = ANY ($1::text[]) AND l.sender_id = ANY ($2::int[])
    AND l.mail_class = $3::smallint AND l.site <> ''
    AND l.next_due_at <= statement_timestamp() AND l.waiting > 0
-   AND {_not_held(4)}
+   AND {_UNDERSTOOD} AND {_not_held(4)}
  ORDER BY l.next_due_at
 """
 

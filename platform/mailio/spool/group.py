@@ -2,7 +2,8 @@
 
 Gives    GroupCommit.submit: returns when the item's batch was committed
 Takes    a function that commits a list of items and returns one result per item
-Raises   whatever the commit raised, to every thread whose item was in that batch
+Raises   whatever the commit raised, to every thread whose item was in that batch; an exception
+         that it returned in the place of a result, to the thread whose result it is
 
 There is never more than one commit in flight: a second one would halve the batches and be slower.
 No thread of our own is needed: the first that comes leads, those that come meanwhile form the next
@@ -43,7 +44,7 @@ class GroupCommit(Generic[T, R]):
 
     def __init__(
         self,
-        commit: Callable[[Sequence[T]], Sequence[R]],
+        commit: Callable[[Sequence[T]], Sequence[R | Exception]],
         *,
         linger_s: float = 0.0,
         weigh: Callable[[T], int] = lambda item: 1,
@@ -83,7 +84,10 @@ class GroupCommit(Generic[T, R]):
         try:
             results = self._commit([ticket.item for ticket in batch])
             for ticket, result in zip(batch, results, strict=True):
-                ticket.result.append(result)
+                if isinstance(result, Exception):
+                    ticket.error = result
+                else:
+                    ticket.result.append(result)
         except BaseException as exc:
             for ticket in batch:
                 ticket.error = exc

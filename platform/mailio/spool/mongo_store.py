@@ -122,9 +122,7 @@ class MongoStore:
         """Return the room on the server's disk, of the fullest of its shards; None if it does not
         tell."""
         with told():
-            found = self._database.command("dbStats", freeStorage=0)
-        rooms = [room for one in _servers(found) if (room := _room(one)) is not None]
-        return min(rooms, key=lambda room: room.free_bytes, default=None)
+            return _room_of(self._database)
 
     # ── whose it is ───────────────────────────────────────────────────────────────────────────
 
@@ -181,6 +179,12 @@ def ping(url: str, *, timeout_s: float) -> None:
     _ask(url, timeout_s, lambda database: database.command("ping"))
 
 
+def room_of(url: str, *, timeout_s: float) -> DiskSpace | None:
+    """Return the room on the server's disk, None if it does not tell."""
+    found: DiskSpace | None = _ask(url, timeout_s, _room_of)
+    return found
+
+
 def describe(url: str, *, timeout_s: float) -> tuple[str, str]:
     """Return the server's version and the name of the database; log in and read a document."""
 
@@ -190,6 +194,12 @@ def describe(url: str, *, timeout_s: float) -> tuple[str, str]:
 
     found: tuple[str, str] = _ask(url, timeout_s, look)
     return found
+
+
+def _room_of(database: Database[Document]) -> DiskSpace | None:
+    found = database.command("dbStats", freeStorage=0)
+    rooms = [room for one in _servers(found) if (room := _room(one)) is not None]
+    return min(rooms, key=lambda room: room.free_bytes, default=None)
 
 
 def _ask(url: str, timeout_s: float, question: Callable[[Database[Document]], Any]) -> Any:

@@ -48,6 +48,7 @@ from mailio.spool.mongo_records import (
     portions,
 )
 from mailio.spool.mongo_store import STORE, Document, LineLost, MongoStore, told
+from mailio.spool.room import floor_bytes
 
 # An open segment is touched this often while it is written to, and counts as abandoned after that
 # long; a process that held content for longer than is sure looks whether it is still there.
@@ -83,6 +84,7 @@ class _Checked:
 
     content: bytes
     crc: int
+    is_urgent: bool
 
 
 class _Holding(threading.local):
@@ -145,11 +147,11 @@ class MongoSpool:
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
-    def append(self, contents: Sequence[bytes]) -> Sequence[ContentRef]:
+    def append(self, contents: Sequence[bytes], *, is_urgent: bool = False) -> Sequence[ContentRef]:
         """Store each; return when all are durable. Raises StoreUnavailable."""
         if not contents:
             return []
-        refs = self._group.submit([_Checked(c, zlib.crc32(c)) for c in contents])
+        refs = self._group.submit([_Checked(c, zlib.crc32(c), is_urgent) for c in contents])
         if self._holding.stored is not None:
             self._holding.stored += zip(refs, contents, strict=True)
         return refs
@@ -196,7 +198,7 @@ class MongoSpool:
                 return self._store_all(groups)
 
     def _store_all(self, groups: Sequence[Sequence[_Checked]]) -> list[list[ContentRef]]:
-        segment = self._writable(sum(len(one.content) for group in groups for one in group))
+        segment = self._writable([one for group in groups for one in group])
         documents: list[Document] = []
         result: list[list[ContentRef]] = []
         for group in groups:
@@ -221,7 +223,7 @@ class MongoSpool:
     ) -> list[Document]:
         return documents_of(ref, content, gone_at=gone_at, life=life, chunk_bytes=self._chunk_bytes)
 
-    def _writable(self, size_bytes: int) -> _Segment:
+    def _writable(self, contents: Sequence[_Checked]) -> _Segment:
         """Return the segment to write to, a new one when it is time. Under the segment lock."""
         now = self._monotonic()
         segment = self._segment
@@ -234,21 +236,21 @@ class MongoSpool:
         if segment is not None and now - segment.touched_at >= TOUCH_S and not self._touch(segment):
             log.warning("segment taken away: we stood still", extra={"segment": segment.number})
             segment = None
-        self._check_room(size_bytes, now)
+        self._check_room(contents, now)
         if segment is None:
             segment = self._segment = self._create_segment()
             self._watch()
         return segment
 
-    def _check_room(self, size_bytes: int, now: float) -> None:
+    def _check_room(self, contents: Sequence[_Checked], now: float) -> None:
         """Refuse before anything is written what would leave less free than must stay: a server
         whose disk is full ends."""
         if self._room is None or now - self._room[0] >= _ROOM_S:
             room = self._store.room()
             self._room = (now, room.free_bytes if room is not None else 2**62)
-        kept = self._min_free_bytes
+        kept = floor_bytes(self._min_free_bytes, is_urgent=all(one.is_urgent for one in contents))
         free_bytes = self._room[1]
-        if free_bytes < size_bytes + (kept if isinstance(kept, int) else kept()):
+        if free_bytes < kept + sum(len(one.content) for one in contents):
             self._room = None  # who asks again wants to know
             raise StoreFull(STORE, f"only {free_bytes >> 20} MB of MongoDB's disk are left")
 

@@ -46,6 +46,7 @@ from mailio.spool.files import (
 )
 from mailio.spool.group import GroupCommit
 from mailio.spool.mark import claim
+from mailio.spool.room import floor_bytes
 
 _RECORD = struct.Struct("<II")  # length, CRC-32
 RECORD_BYTES = _RECORD.size
@@ -59,6 +60,7 @@ class _Checked:
 
     content: bytes
     crc: int
+    is_urgent: bool
 
 
 class _File:
@@ -145,11 +147,11 @@ class SegmentSpool:
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
-    def append(self, contents: Sequence[bytes]) -> Sequence[ContentRef]:
+    def append(self, contents: Sequence[bytes], *, is_urgent: bool = False) -> Sequence[ContentRef]:
         """Store each; return when all are durable. Raises StoreUnavailable."""
         if not contents:
             return []
-        return self._group.submit([_Checked(c, zlib.crc32(c)) for c in contents])
+        return self._group.submit([_Checked(c, zlib.crc32(c), is_urgent) for c in contents])
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
@@ -184,7 +186,7 @@ class SegmentSpool:
     def _commit(self, groups: Sequence[Sequence[_Checked]]) -> list[list[ContentRef]]:
         with self._segment_lock:
             try:
-                segment = self._writable(sum(len(r.content) for g in groups for r in g))
+                segment = self._writable([record for group in groups for record in group])
                 return self._write(segment, groups)
             except OSError as exc:
                 self._abandon_segment()
@@ -212,7 +214,7 @@ class SegmentSpool:
         segment.written_at = self._monotonic()
         return result
 
-    def _writable(self, size_bytes: int) -> _Segment:
+    def _writable(self, records: Sequence[_Checked]) -> _Segment:
         """Return the segment to write to, a new one when it is time. Under the segment lock."""
         segment = self._segment
         if segment is not None and segment.pid != os.getpid():
@@ -229,15 +231,15 @@ class SegmentSpool:
         if segment is None:
             segment = self._segment = self._create_segment()
             self._watch()
-        self._check_room(segment.fd, size_bytes)
+        self._check_room(segment.fd, records)
         return segment
 
-    def _check_room(self, fd: int, size_bytes: int) -> None:
+    def _check_room(self, fd: int, records: Sequence[_Checked]) -> None:
         """Refuse before anything is written what would leave less free than must stay."""
-        kept = self._min_free_bytes
+        kept = floor_bytes(self._min_free_bytes, is_urgent=all(r.is_urgent for r in records))
         room = os.fstatvfs(fd)
         free_bytes = room.f_bavail * room.f_frsize
-        if free_bytes < size_bytes + (kept if isinstance(kept, int) else kept()):
+        if free_bytes < kept + sum(len(record.content) for record in records):
             raise StoreFull("spool", f"only {free_bytes >> 20} MB of disk are left")
 
     def _create_segment(self) -> _Segment:

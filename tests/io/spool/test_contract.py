@@ -180,6 +180,17 @@ def test_too_little_room_refuses_before_anything_is_written(place: Place) -> Non
     assert (first.segment, spool.read_now([first, second])) == (second.segment, [b"x", b"y"])
 
 
+def test_content_that_is_all_urgent_may_take_half_of_what_must_stay_free(place: Place) -> None:
+    free = place.shelf().space().free_bytes
+    spool = place.spool(min_free_bytes=free + free // 2)
+    with pytest.raises(StoreFull):
+        spool.append([b"may wait"])
+    (ref,) = spool.append([b"urgent"], is_urgent=True)
+    assert spool.read_now([ref]) == [b"urgent"]
+    with pytest.raises(StoreFull):
+        place.spool(min_free_bytes=2**62).append([b"urgent"], is_urgent=True)
+
+
 def test_the_first_writer_marks_it_and_another_installation_is_refused(place: Place) -> None:
     shelf = place.shelf()
     assert shelf.mark() is None

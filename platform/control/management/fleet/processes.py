@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from control.management.fleet.house import FleetError
-from mailio.settings import host_name
+from mailio.settings import STOP_S, SettingsError, host_name, read_stop_s
 
 WORKERS = ("priority", "delivery", "event", "upkeep", "control")
 KINDS = ("lab", "web", "smtpd", *WORKERS, "beat", "flower")
@@ -31,10 +31,11 @@ WORKER_THREADS = 8
 CONTROL_CHILDREN = 2
 WEB_THREADS = 16
 READY_S = 60.0
-# A worker gives back what it claimed and finishes what is on the wire.
-WORKER_STOP_S = 40.0
-# A listener lets clients finish the message they are sending.
-SMTPD_STOP_S = 35.0
+# Beyond STOP_S, in which a worker finishes what is on the wire and gives back what it claimed, and
+# a listener lets clients finish the message they are sending.
+WORKER_CLOSE_S = 10.0
+SMTPD_CLOSE_S = 5.0
+WORKER_STOP_S = STOP_S + WORKER_CLOSE_S
 FLOWER_USER = "operator"
 # Results and keyword arguments are never used; what a bell says stands in `args`. On a busy machine
 # a worker answers later than after Flower's one second.
@@ -145,18 +146,22 @@ def specs_of(
     """Return how each of them is run; the lab is none of these."""
     run_dir = Path(environment["VAR_DIR"]) / "run"
     node = environment.get("NODE", "") or host_name()
+    try:
+        stop_s = read_stop_s(environment)
+    except SettingsError as exc:
+        raise FleetError(str(exc)) from exc
     found = []
     for name in names:
         if name == "web":
             found.append(_web(web))
         elif name == "smtpd":
-            found.append(_smtpd(run_dir))
+            found.append(_smtpd(run_dir, stop_s))
         elif name == "beat":
             found.append(_beat(run_dir))
         elif name == "flower":
             found.append(_flower(flower, environment))
         elif name != "lab":
-            found.append(_worker(name, node, run_dir))
+            found.append(_worker(name, node, run_dir, stop_s))
     return found
 
 
@@ -172,12 +177,13 @@ def _web(listen: Listen) -> Spec:
     return Spec("web", argv, health=f"{listen.url}/health")
 
 
-def _smtpd(run_dir: Path) -> Spec:
+def _smtpd(run_dir: Path, stop_s: float) -> Spec:
     argv = ("-m", "workers.smtpd")
-    return Spec("smtpd", argv, ready_file=run_dir / "smtpd.ready", stop_s=SMTPD_STOP_S)
+    ready_file = run_dir / "smtpd.ready"
+    return Spec("smtpd", argv, ready_file=ready_file, stop_s=stop_s + SMTPD_CLOSE_S)
 
 
-def _worker(name: str, node: str, run_dir: Path) -> Spec:
+def _worker(name: str, node: str, run_dir: Path, stop_s: float) -> Spec:
     kind = kind_of(name)
     pool = ("prefork", CONTROL_CHILDREN) if kind == "control" else ("threads", WORKER_THREADS)
     argv = (
@@ -190,7 +196,7 @@ def _worker(name: str, node: str, run_dir: Path) -> Spec:
         argv,
         {"WORKER_KIND": kind},
         ready_file=run_dir / f"{name}.ready",
-        stop_s=WORKER_STOP_S,
+        stop_s=stop_s + WORKER_CLOSE_S,
     )
 
 
