@@ -222,7 +222,7 @@ def test_a_malformed_key_is_a_problem(api: Api, key: str) -> None:
 def test_a_store_that_is_away_is_a_503_with_a_time_to_come_back(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(contents: object) -> None:
+    def fail(contents: object, *, is_urgent: bool) -> None:
         raise StoreUnavailable("spool", "disk /secret/place is full")
 
     monkeypatch.setattr(services.door().intake._spool, "append", fail)
