@@ -108,7 +108,7 @@ class Bench:
         eventually(lambda: self._arrived(time.time() - 60, DOMAIN))
         self._quiet("nothing queued")
         self._kill("killed, nothing queued")
-        filling.ends_at = time.time() + 60 + 150e-6 * self._rows
+        filling.ends_at = time.time() + 60 + 70e-6 * self._rows
         with self._step("filled") as step:
             filling.fill(self._rows)
             step.rows = self._rows
