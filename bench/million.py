@@ -76,6 +76,7 @@ class Step:
     ended: float = 0.0
     rows: int = 0
     queued: int = 0
+    load: float = 0.0
     notes: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
     stream: dict[str, Any] = field(default_factory=dict)
@@ -126,7 +127,11 @@ class Bench:
         self._quiet("left alone again")
         self._stream.stop()
         _pause(2.0)
-        facts = list(running.lab.facts(recipient_prefix=PREFIX))
+        self.look_at_stream()
+
+    def look_at_stream(self) -> None:
+        """Say of each step how long the mail took that was offered meanwhile."""
+        facts = list(self._running.lab.facts(recipient_prefix=PREFIX))
         for step in self.steps:
             step.stream = self._stream.times(facts, step.began, step.ended)
 
@@ -143,6 +148,7 @@ class Bench:
         step = Step(name, time.time(), queued=self._filling.queued())
         yield step
         step.ended = time.time()
+        step.load = round(os.getloadavg()[0], 1)
         step.memory = self._memory.peaks().to_dict()
         self.steps.append(step)
         print(f"{name}: {step.seconds:.1f} s, rows={step.rows} {step.notes}", flush=True)
@@ -344,6 +350,7 @@ def document(rows: int, steps: list[Step], versions: dict[str, str]) -> dict[str
                 "queued": step.queued,
                 "rows": step.rows,
                 "seconds": round(step.seconds, 2),
+                "load": step.load,
                 "stream": step.stream,
                 "memory": step.memory,
                 "notes": step.notes,
@@ -377,12 +384,16 @@ def main() -> None:
         running = stack.enter_context(starting(where / "var", urls, world="wide"))
         bench = Bench(running, postgres.signal(0), given.rows)
         stack.callback(bench.close)
-        bench.run()
-    versions = {one.name: one.version for one in (postgres, rabbitmq, redis, clickhouse)}
-    print(table(bench.steps))
-    given.result.parent.mkdir(parents=True, exist_ok=True)
-    found = document(given.rows, bench.steps, versions)
-    given.result.write_text(json.dumps(found, indent=1) + "\n")
+        try:
+            bench.run()
+        finally:
+            # What was measured is told, also if it is broken off.
+            bench.look_at_stream()
+            print(table(bench.steps))
+            versions = {one.name: one.version for one in (postgres, rabbitmq, redis, clickhouse)}
+            found = document(given.rows, bench.steps, versions)
+            given.result.parent.mkdir(parents=True, exist_ok=True)
+            given.result.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
