@@ -22,11 +22,13 @@ SELECT {columns(row="c", lane="l")}
 """  # noqa: S608 (constants of this package)
 
 # Rows of a restored ledger wait for an operator, past all their times: to tell that one has expired
-# which was delivered since the backup would be as wrong as to send it.
+# which was delivered since the backup would be as wrong as to send it. In order, so that no plan
+# but the way along the index exists: others read the whole queue.
 SELECT_EXPIRED = f"""
 WITH picked AS MATERIALIZED (
     SELECT id, lane_id, state FROM ledger_row
-     WHERE expires_at <= statement_timestamp() AND state IN (0, 2) AND reason <> 'restored'
+     WHERE expires_at <= statement_timestamp() AND state + 0 IN (0, 2) AND reason <> 'restored'
+     ORDER BY expires_at
      LIMIT $2::int FOR UPDATE SKIP LOCKED
 {_LEASE}"""  # noqa: S608 (constants of this package)
 

@@ -8,7 +8,7 @@ from datetime import datetime
 import psycopg2
 
 from mailcore.ports import LaneClaim
-from mailio.ledger import delivery_sql
+from mailio.ledger import delivery_sql, upkeep_sql
 from mailio.ledger.accept import Acceptor
 from mailio.ledger.delivery import PgLedger
 from mailio.ledger.pool import Profile
@@ -117,3 +117,28 @@ def test_claims_and_settles_read_only_what_they_take(dsn: str, incarnation: int)
         assert "Seq Scan" not in plan
         assert rows_read(plan) <= 110, plan
     connection.close()
+
+
+async def test_a_look_for_expired_rows_does_not_read_the_others(
+    dsn: str, incarnation: int, ledger: PgLedger
+) -> None:
+    fill()
+    # One of a hundred, everywhere in the table.
+    query("UPDATE ledger_row SET expires_at = now() - interval '1 min' WHERE id % 100 = 0")
+    upkeep = LedgerUpkeep(dsn)
+    connection = psycopg2.connect(dsn)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(Profile.CHORE.value)
+        cursor.execute(f"PREPARE expired AS {upkeep_sql.SELECT_EXPIRED}")
+        while rows := upkeep.select_expired(incarnation=incarnation, limit=400):
+            await ledger.settle(ends(rows))
+        cursor.execute(
+            f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE expired ({incarnation}, 400)"
+        )
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    connection.close()
+    upkeep.close()
+    assert query("SELECT count(*) FROM ledger_row") == [(ROWS - ROWS // 100,)]
+    assert "Removed by" not in plan, plan
+    assert rows_read(plan) == 0, plan
