@@ -58,6 +58,7 @@ class Line:
         self._cut: frozenset[int] = frozenset()
         self._is_silent = True
         self._loop = asyncio.new_event_loop()
+        self._ending = asyncio.Event()
         self._listener = socket.create_server((LOOPBACK, 0), backlog=256)
         self.port = int(self._listener.getsockname()[1])
         user = parts.netloc.rpartition("@")[0]
@@ -76,21 +77,30 @@ class Line:
 
     def close(self) -> None:
         """End every connection and listen no more."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._ending.set)
         self._thread.join(10)
-        self._listener.close()
 
     # ── in the thread of the loop ─────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(
-            asyncio.start_server(self._serve, sock=self._listener)
-        )
-        self._loop.run_forever()
-        server.close()
+        try:
+            self._loop.run_until_complete(self._listen())
+        finally:
+            self._loop.close()
+
+    async def _listen(self) -> None:
+        server = await asyncio.start_server(self._serve, sock=self._listener)
+        async with server:
+            await self._ending.wait()
         for one in list(self._connections):
             one.reset()
+        serving = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+        # What was reset is closed in the next turn.
+        await asyncio.sleep(0)
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
