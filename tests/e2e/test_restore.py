@@ -36,6 +36,11 @@ def restored(running: Running, *arguments: str) -> str:
     return done.stdout
 
 
+def beats(running: Running) -> Counter[str]:
+    """Return how many heartbeats each node has counted."""
+    return Counter(dict(running.query("SELECT name, beats FROM ledger_witness")))
+
+
 def reconnected(running: Running) -> None:
     """Wait until the panel's process and this one have a line again."""
     with suppress(psycopg2.Error):
@@ -79,6 +84,9 @@ def test_a_backup_put_back_under_the_fleet_sends_nothing_twice(running: Running)
         ask(running, f"/holds/{hold['id']}/release")
     eventually(lambda: arrived() == [1] * (1 + COUNT))
     running.wait_applied()
+    # What is younger than a heartbeat has no witness.
+    before = beats(running)
+    eventually(lambda: all(count > before[name] for name, count in beats(running).items()))
 
     backup.restore()
     reconnected(running)
