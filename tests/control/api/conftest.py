@@ -40,6 +40,9 @@ _TABLES = (
     "ledger_idempotency",
     "stop_entry",
     "campaign",
+    "queue_finding",
+    "queue_check",
+    "queue_age",
 )
 
 

@@ -92,6 +92,7 @@ def test_the_settings_make_a_door_that_takes_mail(
 ) -> None:
     url = database_url_of_tests(stores)
     ours = replace(stores, database_url=url, spool_url=f"file://{tmp_path}/spool")
+    services.close_door()  # of other settings: whoever asked whether we are ready has opened it
     with override_settings(POSTFLEET=ours), contextlib.ExitStack() as stack:
         stack.callback(services.close_door)
         offer = parse_offer(message(sender="bulk"))
