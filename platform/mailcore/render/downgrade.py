@@ -26,13 +26,13 @@ from mailcore.render.content import (
 )
 from mailcore.render.mime import (
     CRLF,
-    ENCODING,
     IDENTITY,
     MAX_DEPTH,
     QP_FAULT,
     SEALED,
     base64_anew,
     delimiters,
+    encoded_as,
     encoding_of,
     holds_boundary,
     is_base64,
@@ -69,10 +69,10 @@ def _entity(entity: bytes, boundaries: Sequence[bytes], *, pointer: str, depth: 
         refuse(pointer, "8bit_sealed", detail)
     if kind.maintype == "multipart" and kind.boundary:
         body = _parts(body, kind.boundary, boundaries, pointer=pointer, depth=depth)
-        return join_content(_encoded_as(fields, "7bit"), body)
+        return join_content(encoded_as(fields, "7bit"), body)
     if kind.content_type == "message/rfc822":
         body = _entity(body, boundaries, pointer=pointer, depth=depth + 1)
-        return join_content(_encoded_as(fields, "7bit"), body)
+        return join_content(encoded_as(fields, "7bit"), body)
     said = encoding_of(fields)
     if said == b"base64" and is_base64(encoded := base64_anew(body)):
         return join_content(fields, encoded)
@@ -88,9 +88,9 @@ def _entity(entity: bytes, boundaries: Sequence[bytes], *, pointer: str, depth: 
         text = body.removesuffix(CRLF)
         encoded = quoted_printable(text) + body[len(text) :]
         if not holds_boundary(encoded, boundaries):
-            return join_content(_encoded_as(fields, "quoted-printable"), encoded)
+            return join_content(encoded_as(fields, "quoted-printable"), encoded)
     end = CRLF if body.endswith(CRLF) else b""
-    return join_content(_encoded_as(fields, "base64"), base64_lines(body) + end)
+    return join_content(encoded_as(fields, "base64"), base64_lines(body) + end)
 
 
 def _escaped(body: bytes) -> bytes:
@@ -137,9 +137,3 @@ def _ascii(field: Field, pointer: str) -> Field:
     if field.key in _STRUCTURED:
         refuse(pointer, "8bit_header", f"the field {field.name} cannot be written in ASCII")
     return Field(field.name, encode_text(field.name, field.value.decode("utf-8", "replace")))
-
-
-def _encoded_as(fields: list[Field], word: str) -> list[Field]:
-    kept = [field for field in fields if field.key != ENCODING]
-    name = "Content-Transfer-Encoding"
-    return [*kept, Field(name, f"{name}: {word}".encode("ascii"))]

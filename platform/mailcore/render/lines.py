@@ -25,12 +25,12 @@ from mailcore.render.content import (
 )
 from mailcore.render.mime import (
     CRLF,
-    ENCODING,
     IDENTITY,
     MAX_DEPTH,
     SEALED,
     base64_anew,
     delimiters,
+    encoded_as,
     encoding_of,
     holds_boundary,
     kind_of,
@@ -125,6 +125,4 @@ def _encode_leaf(
         data += CRLF
     if word.encode("ascii") == said:
         return fields, data
-    kept = [field for field in fields if field.key != ENCODING]
-    name = "Content-Transfer-Encoding"
-    return [*kept, Field(name, f"{name}: {word}".encode("ascii"))], data
+    return encoded_as(fields, word), data

@@ -1,6 +1,6 @@
 """What a part of a message is, where its container begins and ends it, and what encodes it.
 
-Gives    Kind, kind_of; SEALED; encoding_of, ENCODING, IDENTITY, QP_FAULT; base64_anew;
+Gives    Kind, kind_of; SEALED; encoding_of, encoded_as, IDENTITY, QP_FAULT; base64_anew;
          is_base64; delimiters, holds_boundary; MAX_DEPTH, CRLF
 Raises   nothing: a Content-Type that cannot be read is None
 Follows  RFC 2045 §5-6, RFC 2046 §5.1 (boundaries)
@@ -17,7 +17,7 @@ from email import message_from_bytes
 from mailcore.render.content import PARSER_FAULTS, Field
 
 MAX_DEPTH = 20
-ENCODING = "content-transfer-encoding"
+_ENCODING = "content-transfer-encoding"
 IDENTITY = frozenset({b"7bit", b"8bit", b"binary"})
 QP_FAULT = re.compile(rb"=(?!\r\n|[0-9A-Fa-f]{2}|\Z)")
 SEALED = frozenset({"multipart/signed", "multipart/encrypted"})
@@ -55,10 +55,19 @@ def kind_of(fields: Sequence[Field]) -> Kind | None:
 
 def encoding_of(fields: Sequence[Field]) -> bytes:
     """Return what a part says of its encoding, in lower case; a part that is silent is 7bit."""
-    said = [field.value.lower() for field in fields if field.key == ENCODING]
+    said = [field.value.lower() for field in fields if field.key == _ENCODING]
     if len(said) > 1:
         return b"?"
     return said[0] if said else b"7bit"
+
+
+def encoded_as(fields: Sequence[Field], word: str) -> list[Field]:
+    """Return the fields with the encoding named where it was named before, else at the end."""
+    name = "Content-Transfer-Encoding"
+    field = Field(name, f"{name}: {word}".encode("ascii"))
+    at = next((n for n, each in enumerate(fields) if each.key == _ENCODING), len(fields))
+    others = [each for each in fields if each.key != _ENCODING]
+    return [*others[:at], field, *others[at:]]
 
 
 def delimiters(body: bytes, boundary: bytes) -> Iterator[tuple[int, int, bool]]:

@@ -33,13 +33,13 @@ from mailcore.render.content import (
 )
 from mailcore.render.mime import (
     CRLF,
-    ENCODING,
     IDENTITY,
     MAX_DEPTH,
     QP_FAULT,
     SEALED,
     Kind,
     delimiters,
+    encoded_as,
     encoding_of,
     holds_boundary,
     kind_of,
@@ -96,7 +96,7 @@ def _entity(
     if changed is None:
         return entity
     word, body = changed
-    return join_content(_encoded_as(fields, word), body)
+    return join_content(encoded_as(fields, word), body)
 
 
 # ── containers ────────────────────────────────────────────────────────────────────────────────
@@ -120,9 +120,9 @@ def _container(
     if changed is body:
         return entity
     if not changed.isascii():
-        fields = fields if said == b"binary" else _encoded_as(fields, "8bit")
+        fields = fields if said == b"binary" else encoded_as(fields, "8bit")
     elif said != b"7bit":
-        fields = _encoded_as(fields, "7bit")
+        fields = encoded_as(fields, "7bit")
     return join_content(fields, changed)
 
 
@@ -208,12 +208,3 @@ def _fits_lines(data: bytes) -> bool:
     ends = data.count(CRLF)
     are_lines = ends == data.count(b"\n") == data.count(b"\r")
     return are_lines and b"\0" not in data and longest_line(data) <= MAX_LINE
-
-
-def _encoded_as(fields: Sequence[Field], word: str) -> list[Field]:
-    """Return the fields with the encoding named where it was named before, else at the end."""
-    name = "Content-Transfer-Encoding"
-    field = Field(name, f"{name}: {word}".encode("ascii"))
-    if any(each.key == ENCODING for each in fields):
-        return [field if each.key == ENCODING else each for each in fields]
-    return [*fields, field]
