@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from mailcore.address import ReversePath
 from mailcore.bells import DrainBell, Path
 from mailcore.dsn import DsnOrder
 from mailcore.envelope import QueuedRow
@@ -221,6 +222,16 @@ async def test_requiretls_wants_a_relay_that_shows_who_it_is_even_if_nobody_else
     assert list(it.ledger.rows) == [2]
     assert sorted(it.ledger.kinds()) == ["deferred", "delivered", "delivered"]
     assert it.shaper.cooled == []
+
+
+async def test_a_report_about_requiretls_goes_encrypted_to_a_relay_that_nobody_verifies() -> None:
+    it = house(replace(RELAY, tls=RelayTls.OPPORTUNISTIC, verifies=False))
+    it.receiver.tls = impostor
+    null = ReversePath("", "")
+    it.ledger.add(replace(at_relay(1), tls_need=TlsNeed.REQUIRETLS, reverse_path=null))
+    await drained(it, BELLS)
+    assert it.ledger.kinds() == ["delivered"]
+    assert [endpoint.tls for endpoint in it.receiver.endpoints] == [TlsMode.REQUIRED]
 
 
 @pytest.mark.parametrize(

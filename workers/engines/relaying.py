@@ -27,7 +27,7 @@ from mailcore.security import Level, Proof, demand_of_relay
 from mailcore.transaction import Credentials, Mechanism
 from workers.engines.context import DeliverPorts
 from workers.engines.feed import Feed, Job
-from workers.engines.security import NOT_OFFERED, Grounds
+from workers.engines.security import NOT_OFFERED, Grounds, need_of
 from workers.engines.targets import Target, note_alive, note_failure
 
 MOST_ADDRESSES = 6
@@ -47,7 +47,7 @@ async def open_relay_session(
         tls=TlsMode.NONE,
         credentials=await _credentials(relay, ports=ports),
     )
-    demand = demand_of_relay(relay, mode=job.tls, need=job.row.tls_need)
+    demand = demand_of_relay(relay, mode=job.tls, need=need_of(job.row))
     asks_more = demand != demand_of_relay(relay)
     unmet: TransportError | None = None
     error: TransportError | None = None

@@ -49,7 +49,7 @@ def asked_of(feed: Feed, job: Job, ports: DeliverPorts) -> Asked:
     row = job.row
     revision = ports.policy.current().revision
     greeting = greeting_of(feed, job)
-    return row.recipient.domain, job.tls.value, _need(row).value, revision, greeting
+    return row.recipient.domain, job.tls.value, need_of(row).value, revision, greeting
 
 
 def greeting_of(feed: Feed, job: Job) -> str:
@@ -87,7 +87,7 @@ def _wish(job: Job, answer: MxAnswer, sts: StsAnswer, *, ports: DeliverPorts) ->
     return plan_wish(
         domain,
         mode=job.tls,
-        need=_need(job.row),
+        need=need_of(job.row),
         word=domain_tls_for(policy, domain=domain),
         sts=sts,
         is_mx_secure=answer.is_secure,
@@ -96,7 +96,7 @@ def _wish(job: Job, answer: MxAnswer, sts: StsAnswer, *, ports: DeliverPorts) ->
     )
 
 
-def _need(row: QueuedRow) -> TlsNeed:
+def need_of(row: QueuedRow) -> TlsNeed:
     """Return what a message asks for. A report of one with REQUIRETLS must be encrypted and is not
     lost because its sender's server cannot show who it is (RFC 8689 §5)."""
     if row.tls_need is TlsNeed.REQUIRETLS and row.reverse_path.is_null:
@@ -106,7 +106,7 @@ def _need(row: QueuedRow) -> TlsNeed:
 
 def wants_requiretls(job: Job) -> bool:
     """Whether a message may only go to a host that offers REQUIRETLS."""
-    return _need(job.row) is TlsNeed.REQUIRETLS
+    return need_of(job.row) is TlsNeed.REQUIRETLS
 
 
 async def demand_at(wish: Wish, host: str, *, ports: DeliverPorts) -> TlsDemand:
@@ -163,7 +163,7 @@ class Grounds:
             return False
         if self.relay is not None:
             job.tls_words = TlsPolicy.OPERATOR.value, self.fallback
-            demand = demand_of_relay(self.relay, mode=job.tls, need=job.row.tls_need)
+            demand = demand_of_relay(self.relay, mode=job.tls, need=need_of(job.row))
             return self.connection.proven.meets(demand)
         words = self.may_carry.get(asked)
         if words is None:
