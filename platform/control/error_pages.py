@@ -10,12 +10,11 @@ import sys
 from http import HTTPStatus
 from typing import Any
 
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
 
-from control.api.problems import respond_problem
+from control.api.problems import DATABASE_FAULTS, respond_problem
 from mailcore.errors import Problem
 
 
@@ -45,7 +44,7 @@ def not_found(request: HttpRequest, exception: Any = None) -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Answer 503 where the database went away, else 500; the log tells the rest."""
-    if isinstance(sys.exc_info()[1], OperationalError | InterfaceError):
+    if isinstance(sys.exc_info()[1], DATABASE_FAULTS):
         said = _("The database does not answer just now. Try again in a moment.")
         return _answer(request, HTTPStatus.SERVICE_UNAVAILABLE, "store_unavailable", said)
     said = _("Something unforeseen went wrong. It is in the log of the web process (web.log).")

@@ -22,7 +22,7 @@ def answer_to(error: Exception, path: str) -> HttpResponse:
     """Answer as Django does: while it handles the error."""
     try:
         raise error
-    except Exception:
+    except type(error):
         return server_error(RequestFactory().get(path))
 
 

@@ -1,6 +1,7 @@
 """Every error of the API as a problem document.
 
-Gives    ApiError, respond, respond_problem, handle (the exception handler of our views)
+Gives    ApiError, respond, respond_problem, handle (the exception handler of our views),
+         DATABASE_FAULTS
 Takes    exceptions of ours, of DRF and of Django
 Raises   nothing: what nobody foresaw is logged and answered with a 500 that tells nothing
 Follows  RFC 9457 (problem documents), RFC 6901 (pointers), RFC 9110 §15 (status codes)
@@ -28,6 +29,9 @@ TYPE_PREFIX = "urn:postfleet:problem:"
 RETRY_AFTER_S = 5
 # Room on a disk comes with upkeep's next sweep, or with an operator.
 FULL_RETRY_AFTER_S = 60
+
+# PostgreSQL went away, or ended our session, while the ORM was asking.
+DATABASE_FAULTS = (OperationalError, InterfaceError)
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +105,7 @@ def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse:
         return respond_problem(exc.status, exc.errors, header=exc.header, headers=exc.headers)
     if isinstance(exc, SubmissionRefused):
         return respond_problem(refused_status(exc.problems), exc.problems)
-    if isinstance(exc, OperationalError | InterfaceError):
-        # PostgreSQL went away, or ended our session, while the ORM was asking.
+    if isinstance(exc, DATABASE_FAULTS):
         exc = StoreUnavailable("postgres", str(exc).partition("\n")[0])
     if isinstance(exc, StoreUnavailable):
         return _of_store(exc)
