@@ -55,7 +55,11 @@ class PanelSite(admin.AdminSite):
         apps = super().get_app_list(request, app_label)
         if app_label is not None or not self.has_permission(request):
             return apps
-        pages = (("Dashboard", _("Dashboard"), "dashboard"), ("Spool", _("Spool"), "spool"))
+        pages = (
+            ("Dashboard", _("Dashboard"), "dashboard"),
+            ("TLS", _("TLS"), "tls"),
+            ("Spool", _("Spool"), "spool"),
+        )
         shown = [
             {
                 "name": name,

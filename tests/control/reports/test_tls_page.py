@@ -66,6 +66,11 @@ def test_the_page_counts_what_went_well_and_names_what_failed(mail: None, panel:
     assert 'class="plot"' in text
 
 
+def test_the_menu_of_every_page_leads_to_it(panel: Client) -> None:
+    menu = panel.get("/panel/senders/sender/").content.decode()
+    assert f'href="{PAGE}"' in menu
+
+
 def test_account_users_see_their_own_and_no_report_of_all(
     mail: None, account_user: User, panel: Client
 ) -> None:
